@@ -1,0 +1,408 @@
+"""The words of the project as values: what an event, a plan, a test, a tier's result and a verdict are.
+
+Everything here is frozen, keyword-only and free of behaviour beyond derived properties, so that every other module can
+be tested with plain values. Durations are seconds (float); times are Unix seconds (float); paths inside the
+repository are POSIX strings relative to the folder of ``ml-tiers.yml``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from orchestrator.errors import ExitCode
+
+
+class Verdict(str, Enum):
+    """What a tier's evidence means. The order of the members is the order of severity (worst first)."""
+
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    OVER_BUDGET = "over-budget"
+    INFRASTRUCTURE = "infrastructure"
+    NEVER_STARTED = "never-started"
+    FLAKY = "flaky"
+    PASSED = "passed"
+    SUPERSEDED = "superseded"
+    NOT_RUN = "not-run"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def severity(self) -> int:
+        """0 is the worst."""
+        return list(Verdict).index(self)
+
+
+VERDICT_EXIT_CODES: Mapping[Verdict, ExitCode] = {
+    Verdict.PASSED: ExitCode.PASSED,
+    Verdict.FLAKY: ExitCode.PASSED,  # `flaky: fail` makes it FAILED: see judge
+    Verdict.FAILED: ExitCode.FAILED,
+    Verdict.OVER_BUDGET: ExitCode.FAILED,
+    Verdict.NEVER_STARTED: ExitCode.INFRASTRUCTURE,
+    Verdict.INFRASTRUCTURE: ExitCode.INFRASTRUCTURE,
+    Verdict.CANCELLED: ExitCode.CANCELLED,
+    Verdict.SUPERSEDED: ExitCode.PASSED,
+    Verdict.NOT_RUN: ExitCode.PASSED,  # a required tier skipped by the GPU cap is FAILED: see judge
+}
+
+
+# --- event ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullRequest:
+    """The pull request of an event."""
+
+    number: int
+    head_sha: str
+    head_repository: str | None  # None: the fork was deleted
+    base_ref: str
+    base_sha: str
+    labels: tuple[str, ...] = ()
+    fork: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GithubRun:
+    """The workflow run we are part of."""
+
+    run_id: int
+    attempt: int
+    url: str  # link for humans
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Why we run, and on which commit. ``name`` is GitHub's event name, or ``local`` on a laptop without ``--event``."""
+
+    name: str
+    action: str | None = None
+    repository: str | None = None  # "owner/name"
+    sha: str | None = None  # the commit under test: results and statuses belong to it; None outside git
+    base_sha: str | None = None  # what changes are measured against (base...head); None: unknown
+    base_ref: str | None = None
+    ref: str | None = None
+    default_branch: str | None = None
+    pull_request: PullRequest | None = None
+    label: str | None = None  # the label this event added
+    actor: str | None = None
+    run: GithubRun | None = None
+    api_url: str | None = None
+    server_url: str = "https://github.com"
+
+    @property
+    def on_github(self) -> bool:
+        """Whether this runs inside a GitHub Actions job."""
+        return self.run is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedFile:
+    """One file of ``base...head``. ``status``: added, modified, deleted, renamed, copied, type-changed."""
+
+    path: str
+    status: str
+    old_path: str | None = None  # of a rename or copy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """The files an event changes; ``files is None`` means unknown, for the reason given, and every tier then runs."""
+
+    files: tuple[ChangedFile, ...] | None
+    source: str  # "git", "api", or why unknown
+
+
+# --- plan ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonFacts:
+    """What the user's Python has, read from its own metadata. Versions are strings; None: not installed."""
+
+    executable: str
+    version: str
+    pytest: str | None = None
+    xdist: str | None = None
+    cov: str | None = None
+    benchmark: str | None = None
+    plugin: str | None = None  # a pytest-mltiers of the user's own
+    plugin_events: int | None = None  # the version of events.jsonl it writes
+    torch: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierPlan:
+    """The decision about one tier. ``run`` False needs ``reason``; ``where`` is "here" or "dispatched"."""
+
+    name: str
+    run: bool
+    reason: str  # why it runs, or why not: one sentence for the comment
+    where: str = "here"
+    runner: tuple[str, ...] = ()
+    gpus: int = 0
+    required: bool = True
+    priority: int = 0
+    needs: tuple[str, ...] = ()
+    budget: float = 0.0
+    queue: float = 0.0
+    per_test: float | None = None
+    shard: int = 1
+    shards: int = 1
+    workers: int = 1  # processes; 1 = no xdist
+    retries: int = 0
+    flaky_fails: bool = False
+    benchmark: bool = False
+    coverage: bool = True  # whether coverage is measured
+    coverage_minimum: float | None = None  # the tier's own threshold, percent
+    python: PythonFacts | None = None
+    command: tuple[str, ...] = ()  # what runs, with {out} standing for the tier's output folder
+    env: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # "pytest-xdist is not installed: runs serially"
+    predicted_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What will happen, decided before anything runs. Every tier of the configuration appears exactly once."""
+
+    config_path: str
+    config_id: str  # identity of the configuration: one sticky comment per id
+    event: Event
+    changes: Changes
+    tiers: tuple[TierPlan, ...]
+    source: tuple[str, ...] = (".",)
+    coverage_minimum: float | None = None
+    coverage_patch: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def tier(self, name: str) -> TierPlan:
+        """The plan of one tier. Raises KeyError."""
+        for tier in self.tiers:
+            if tier.name == name:
+                return tier
+        raise KeyError(name)
+
+
+# --- what happened -------------------------------------------------------------------------------------------------
+
+
+class Ending(str, Enum):
+    """How the process of a tier ended."""
+
+    EXITED = "exited"  # by itself, with exit_code
+    SIGNALED = "signaled"  # by a signal that was not ours; exit_code is -N
+    DEADLINE = "deadline"  # we stopped it at its budget
+    CANCELLED = "cancelled"  # we stopped it because we were stopped
+    NOT_STARTED = "not-started"  # could not be started, or a needed tier did not pass: see reason
+    UNKNOWN = "unknown"  # reported from elsewhere without saying
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class TestOutcome(str, Enum):
+    """The final outcome of one test, over all its phases and attempts."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    PASSED = "passed"
+    FAILED = "failed"  # the call phase failed
+    ERROR = "error"  # setup or teardown failed, or its file could not be collected
+    SKIPPED = "skipped"
+    XFAILED = "xfailed"
+    XPASSED = "xpassed"
+    UNFINISHED = "unfinished"  # started and never ended: it was running when its process stopped
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def executed(self) -> bool:
+        """Whether the test's own code ran to an end that says something."""
+        return self not in (TestOutcome.SKIPPED, TestOutcome.UNFINISHED)
+
+    @property
+    def bad(self) -> bool:
+        """Whether it is a failure. (A strict xpass is reported by pytest as a failure.)"""
+        return self in (TestOutcome.FAILED, TestOutcome.ERROR, TestOutcome.UNFINISHED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One attempt of a test that was tried more than once."""
+
+    outcome: TestOutcome
+    seconds: float
+    message: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TestResult:
+    """One test of a tier."""
+
+    __test__ = False
+
+    node_id: str
+    outcome: TestOutcome
+    seconds: float = 0.0  # setup + call + teardown
+    worker: str | None = None  # "main", "gw0", …
+    started: float | None = None  # Unix seconds
+    message: str | None = None  # one line: exception and text, or why skipped
+    text: str | None = None  # traceback as pytest printed it
+    file: str | None = None  # where it failed (or is defined), relative to the root
+    line: int | None = None  # 1-based
+    attempts: tuple[Attempt, ...] = ()  # earlier attempts, oldest first; empty: tried once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How many tests ended how."""
+
+    passed: int = 0
+    failed: int = 0
+    error: int = 0
+    skipped: int = 0
+    xfailed: int = 0
+    xpassed: int = 0
+    unfinished: int = 0
+
+    @property
+    def total(self) -> int:
+        return (
+            self.passed + self.failed + self.error + self.skipped + self.xfailed + self.xpassed + self.unfinished
+        )
+
+    @property
+    def executed(self) -> int:
+        return self.total - self.skipped - self.unfinished
+
+    @property
+    def bad(self) -> int:
+        return self.failed + self.error + self.unfinished
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileCoverage:
+    """Lines of one source file: executed and missing statement lines (1-based), as coverage.py counts them."""
+
+    executed: frozenset[int]
+    missing: frozenset[int]
+    excluded: frozenset[int] = frozenset()
+
+    @property
+    def statements(self) -> int:
+        return len(self.executed) + len(self.missing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """Coverage of one tier, or of several combined."""
+
+    files: Mapping[str, FileCoverage]
+    branch_covered: int = 0
+    branch_total: int = 0
+
+    @property
+    def covered(self) -> int:
+        return sum(len(f.executed) for f in self.files.values())
+
+    @property
+    def statements(self) -> int:
+        return sum(f.statements for f in self.files.values())
+
+    @property
+    def percent(self) -> float | None:
+        """Line coverage in percent; None where there is no statement to cover."""
+        return 100.0 * self.covered / self.statements if self.statements else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One benchmark of one process run, in seconds."""
+
+    name: str
+    minimum: float
+    median: float
+    mean: float
+    stddev: float
+    rounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierResult:
+    """Everything collected about one tier (or one shard of it), before it is judged."""
+
+    name: str
+    ending: Ending
+    exit_code: int | None = None
+    reason: str | None = None  # why it did not start
+    seconds: float = 0.0  # wall time, start to last result
+    started: float | None = None
+    tests: tuple[TestResult, ...] = ()
+    has_report: bool = False  # a JUnit file, or events of a run that was stopped
+    problems: tuple[str, ...] = ()  # what is wrong with the evidence; never empty for an untrustworthy one
+    coverage: Coverage | None = None
+    coverage_note: str | None = None  # why coverage is unknown
+    benchmarks: tuple[Benchmark, ...] = ()
+    benchmark_machine: Mapping[str, Any] = field(default_factory=dict)
+    deselected: int = 0
+    workers: int = 1
+    command: tuple[str, ...] = ()
+    output_tail: str = ""  # last lines of what the process printed
+
+    @property
+    def counts(self) -> Counts:
+        tally = {outcome.value: 0 for outcome in TestOutcome}
+        for test in self.tests:
+            tally[test.outcome.value] += 1
+        return Counts(**tally)
+
+
+# --- verdict -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierVerdict:
+    """What one tier's evidence means, and why. ``reasons`` are sentences, the most important first."""
+
+    plan: TierPlan
+    result: TierResult | None
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    exit_code: ExitCode = ExitCode.PASSED
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchCoverage:
+    """Coverage of the lines the event changed."""
+
+    covered: int
+    measured: int  # changed lines that are statements of a measured file
+    uncovered: Mapping[str, tuple[int, ...]]
+
+    @property
+    def percent(self) -> float | None:
+        return 100.0 * self.covered / self.measured if self.measured else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunVerdict:
+    """The verdict of the whole run."""
+
+    plan: Plan
+    verdict: Verdict
+    exit_code: ExitCode
+    tiers: tuple[TierVerdict, ...]
+    reasons: tuple[str, ...] = ()  # of the run itself: thresholds over combined tiers
+    coverage: Coverage | None = None
+    coverage_note: str | None = None
+    patch: PatchCoverage | None = None
