@@ -131,7 +131,6 @@ class PythonFacts:
     cov: str | None = None
     benchmark: str | None = None
     plugin: str | None = None  # a pytest-mltiers of the user's own
-    plugin_events: int | None = None  # the version of events.jsonl it writes
     torch: str | None = None
 
 
@@ -286,13 +285,18 @@ class Counts:
         return self.failed + self.error + self.unfinished
 
 
+Arc = tuple[int, int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileCoverage:
-    """Lines of one source file: executed and missing statement lines (1-based), as coverage.py counts them."""
+    """One source file as coverage.py counts it: statement lines (1-based) and, where measured, branch arcs."""
 
     executed: frozenset[int]
     missing: frozenset[int]
     excluded: frozenset[int] = frozenset()
+    executed_branches: frozenset[Arc] = frozenset()
+    missing_branches: frozenset[Arc] = frozenset()
 
     @property
     def statements(self) -> int:
@@ -301,11 +305,9 @@ class FileCoverage:
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """Coverage of one tier, or of several combined."""
+    """Coverage of one tier, or of several combined. Paths are relative to the configuration's folder."""
 
     files: Mapping[str, FileCoverage]
-    branch_covered: int = 0
-    branch_total: int = 0
 
     @property
     def covered(self) -> int:
@@ -314,6 +316,14 @@ class Coverage:
     @property
     def statements(self) -> int:
         return sum(f.statements for f in self.files.values())
+
+    @property
+    def branch_covered(self) -> int:
+        return sum(len(f.executed_branches) for f in self.files.values())
+
+    @property
+    def branch_total(self) -> int:
+        return self.branch_covered + sum(len(f.missing_branches) for f in self.files.values())
 
     @property
     def percent(self) -> float | None:
@@ -334,6 +344,14 @@ class Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GpuUse:
+    """What the processes of a tier saw and used of CUDA."""
+
+    devices: tuple[str, ...]  # names, as torch gives them
+    peak_bytes: int  # largest allocation on any device by any process of the tier; 0: CUDA was never used
+
+
+@dataclass(frozen=True, kw_only=True)
 class TierResult:
     """Everything collected about one tier (or one shard of it), before it is judged."""
 
@@ -350,6 +368,7 @@ class TierResult:
     coverage_note: str | None = None  # why coverage is unknown
     benchmarks: tuple[Benchmark, ...] = ()
     benchmark_machine: Mapping[str, Any] = field(default_factory=dict)
+    gpu: GpuUse | None = None
     deselected: int = 0
     workers: int = 1
     command: tuple[str, ...] = ()

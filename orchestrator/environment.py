@@ -1,0 +1,90 @@
+"""The process environment, read once into a typed value. Nothing else reads ``os.environ``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# What a process that runs tests must never see: tokens (any of them may carry write access) and the files through
+# which a step talks to the runner (a test that can append to GITHUB_ENV runs code in every later step).
+SECRET_VARIABLES = frozenset(
+    {
+        "GITHUB_TOKEN",
+        "GH_TOKEN",
+        "GH_ENTERPRISE_TOKEN",
+        "GITHUB_ENTERPRISE_TOKEN",
+        "INPUT_TOKEN",
+        "MLTIERS_TOKEN",
+        "ACTIONS_RUNTIME_TOKEN",
+        "ACTIONS_RUNTIME_URL",
+        "ACTIONS_RESULTS_URL",
+        "ACTIONS_CACHE_URL",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+        "ACTIONS_ID_TOKEN_REQUEST_URL",
+        "GITHUB_ENV",
+        "GITHUB_OUTPUT",
+        "GITHUB_PATH",
+        "GITHUB_STATE",
+        "GITHUB_STEP_SUMMARY",
+    }
+)
+OWN_PREFIX = "MLTIERS_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """GitHub's variables and the few of ours; every field is None where the variable is unset or empty."""
+
+    event_name: str | None = None
+    event_path: str | None = None
+    repository: str | None = None
+    sha: str | None = None
+    ref: str | None = None
+    actor: str | None = None
+    api_url: str | None = None
+    server_url: str = "https://github.com"
+    run_id: str | None = None
+    run_attempt: str | None = None
+    workspace: str | None = None
+    token: str | None = None
+    output_file: str | None = None
+    summary_file: str | None = None
+    in_actions: bool = False
+    color: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str], *, terminal: bool = False) -> Environment:
+        """``variables``: normally ``os.environ``. ``terminal``: whether the talk goes to a terminal."""
+
+        def get(name: str) -> str | None:
+            return variables.get(name) or None
+
+        return cls(
+            event_name=get("GITHUB_EVENT_NAME"),
+            event_path=get("GITHUB_EVENT_PATH"),
+            repository=get("GITHUB_REPOSITORY"),
+            sha=get("GITHUB_SHA"),
+            ref=get("GITHUB_REF"),
+            actor=get("GITHUB_ACTOR"),
+            api_url=get("GITHUB_API_URL"),
+            server_url=get("GITHUB_SERVER_URL") or "https://github.com",
+            run_id=get("GITHUB_RUN_ID"),
+            run_attempt=get("GITHUB_RUN_ATTEMPT"),
+            workspace=get("GITHUB_WORKSPACE"),
+            token=get("GITHUB_TOKEN"),
+            output_file=get("GITHUB_OUTPUT"),
+            summary_file=get("GITHUB_STEP_SUMMARY"),
+            in_actions=get("GITHUB_ACTIONS") == "true",
+            color="NO_COLOR" not in variables and (terminal or get("FORCE_COLOR") is not None),
+            variables=dict(variables),
+        )
+
+    def for_tests(self, extra: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a process that runs tests: ours without secrets, then ``extra``."""
+        kept = {
+            name: value
+            for name, value in self.variables.items()
+            if name not in SECRET_VARIABLES and not name.startswith(OWN_PREFIX)
+        }
+        return {**kept, **extra}

@@ -1,0 +1,161 @@
+"""What we ask of git: the commit under test and what it changes. Needs nothing newer than git 2.20."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import InfrastructureError
+from orchestrator.model import ChangedFile
+
+# A hook or another tool may point these at another repository; the folder we were given is the one we mean.
+_MISLEADING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_EXTERNAL_DIFF")
+_STATUS = {"A": "added", "M": "modified", "D": "deleted", "R": "renamed", "C": "copied", "T": "type-changed"}
+_HUNK = re.compile(rb"^@@ -\d+(?:,\d+)? \+(\d+)(?:,(\d+))? @@")
+
+
+class GitError(InfrastructureError):
+    """git said no; the message is its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Git:
+    """git in one working tree."""
+
+    root: Path  # any folder of the working tree
+    variables: Mapping[str, str]
+    timeout: float = 60.0  # seconds, per command
+
+    def run(self, *arguments: str, allow: tuple[int, ...] = (0,)) -> bytes:
+        """Standard output of ``git ARGUMENTS``. Raises GitError on any exit code not in ``allow``."""
+        env = {k: v for k, v in self.variables.items() if k not in _MISLEADING}
+        env |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+        # Inside a container the checkout often belongs to another user. We only read, from the folder we were given.
+        command = ["git", "-c", f"safe.directory={os.path.realpath(self.root)}", "-c", "safe.directory=*", *arguments]
+        try:
+            done = subprocess.run(
+                command, cwd=self.root, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=self.timeout,
+                check=False,
+            )  # fmt: skip
+        except FileNotFoundError:
+            raise GitError("git is not installed", remedy="install git, or put it on PATH") from None
+        except subprocess.TimeoutExpired:
+            raise GitError(f"git {arguments[0]} did not answer within {self.timeout:g} s") from None
+        except OSError as error:
+            raise GitError(f"git could not be started: {error}") from None
+        if done.returncode not in allow:
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            raise GitError(f"git {arguments[0]} failed: {said[-1] if said else done.returncode}")
+        return done.stdout
+
+    def commit(self, revision: str) -> str | None:
+        """The full id of a commit that is here, or None."""
+        try:
+            found = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{commit}")
+        except GitError:
+            return None
+        return found.decode().strip() or None
+
+    def parents(self, revision: str) -> tuple[str, ...]:
+        """The parents that this clone has of a commit (a shallow clone may have none)."""
+        try:
+            listed = self.run("rev-list", "--parents", "--max-count=1", revision)
+        except GitError:
+            return ()
+        return tuple(listed.decode().split()[1:])
+
+    def default_branch(self) -> str | None:
+        """The branch that work here is measured against: origin's default, or a local main or master."""
+        for revision in ("origin/HEAD", "origin/main", "origin/master", "main", "master"):
+            if self.commit(revision):
+                return revision
+        return None
+
+    def merge_base(self, one: str, other: str) -> str | None:
+        """The best common ancestor that this clone has, or None."""
+        try:
+            return self.run("merge-base", one, other).decode().strip() or None
+        except GitError:
+            return None
+
+    def prefix(self) -> str:
+        """The folder ``root`` relative to the top of the working tree: "" or "some/folder/"."""
+        return os.fsdecode(self.run("rev-parse", "--show-prefix")).rstrip("\n")
+
+    def changed_files(self, base: str, head: str) -> tuple[ChangedFile, ...]:
+        """What ``base...head`` changes, with renames and deletions; paths from the top of the working tree."""
+        return _name_status(self.run(*_diff("--name-status", "-z"), f"{base}...{head}", "--"))
+
+    def working_tree_changes(self, base: str) -> tuple[ChangedFile, ...]:
+        """What the files on disk change against the commit ``base``, untracked files included."""
+        tracked = _name_status(self.run(*_diff("--name-status", "-z"), base, "--"))
+        others = self.run("ls-files", "--others", "--exclude-standard", "--full-name", "-z", ":/")
+        untracked = tuple(
+            ChangedFile(path=os.fsdecode(path), status="added") for path in others.split(b"\0") if path
+        )
+        return tracked + untracked
+
+    def changed_lines(self, base: str, head: str | None) -> dict[str, frozenset[int]]:
+        """Added or rewritten lines (1-based, as in the new file) per path of ``base...head``.
+
+        ``head`` None: the working tree against ``base``. Paths from the top of the working tree.
+        """
+        revisions = [f"{base}...{head}"] if head else [base]
+        return parse_changed_lines(self.run(*_diff("-U0", "--src-prefix=a/", "--dst-prefix=b/"), *revisions, "--"))
+
+    def show(self, revision: str, path: str) -> bytes | None:
+        """A file as it was at a commit, or None where commit or file is not here. ``path``: from the top."""
+        try:
+            return self.run("show", f"{revision}:{path}")
+        except GitError:
+            return None
+
+
+def _diff(*options: str) -> tuple[str, ...]:
+    # core.quotePath off: names come as they are; no external diff, no textconv: their output is not the file's.
+    return ("-c", "core.quotePath=false", "diff", "-M", "--no-ext-diff", "--no-textconv", "--no-color", *options)
+
+
+def _name_status(listed: bytes) -> tuple[ChangedFile, ...]:
+    fields = [os.fsdecode(part) for part in listed.split(b"\0")]
+    files, position = [], 0
+    while position < len(fields) and fields[position]:
+        letter = fields[position][0]
+        status = _STATUS.get(letter, "modified")
+        if letter in "RC":
+            files.append(ChangedFile(path=fields[position + 2], status=status, old_path=fields[position + 1]))
+            position += 3
+        else:
+            files.append(ChangedFile(path=fields[position + 1], status=status))
+            position += 2
+    return tuple(files)
+
+
+def parse_changed_lines(diff: bytes) -> dict[str, frozenset[int]]:
+    """The new-side line numbers of a ``-U0`` unified diff, per new path. Deleted and binary files have none."""
+    lines: dict[str, set[int]] = {}
+    current: set[int] | None = None
+    in_header = False
+    for line in diff.split(b"\n"):
+        if line.startswith(b"diff --git "):
+            current, in_header = None, True
+        elif in_header and line.startswith(b"+++ "):
+            name = _unquote(line[4:].removesuffix(b"\t"))
+            current = None if name == b"/dev/null" else lines.setdefault(os.fsdecode(name[2:]), set())
+        elif match := _HUNK.match(line):
+            in_header = False
+            start, count = int(match[1]), int(match[2]) if match[2] is not None else 1
+            if current is not None:
+                current.update(range(start, start + count))
+    return {path: frozenset(numbers) for path, numbers in lines.items() if numbers}
+
+
+def _unquote(name: bytes) -> bytes:
+    """Undo git's C-style quoting, which it keeps for quotes, backslashes and control characters."""
+    if not (name.startswith(b'"') and name.endswith(b'"')):
+        return name
+    return name[1:-1].decode("latin-1").encode("latin-1").decode("unicode_escape").encode("latin-1")

@@ -1,0 +1,69 @@
+"""The user's Python: the one that runs the tests. We look at it from outside and install nothing into it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.errors import UsageError
+from orchestrator.model import PythonFacts
+
+# Runs in the user's Python. `sys.path[0]` is the working directory under -c: dropped first, so that a project's own
+# json.py is not ours. Only metadata is read; importing pytest or torch would cost seconds.
+_PROBE = """
+import sys; sys.path[:] = [p for p in sys.path if p]
+import importlib.metadata as m, json
+def v(n):
+    try: return m.version(n)
+    except Exception: return None
+facts = {"executable": sys.executable, "version": "%d.%d.%d" % sys.version_info[:3]}
+for key, name in (("pytest", "pytest"), ("xdist", "pytest-xdist"), ("cov", "pytest-cov"),
+                  ("benchmark", "pytest-benchmark"), ("plugin", "pytest-mltiers"), ("torch", "torch")):
+    facts[key] = v(name)
+print("\\n" + json.dumps(facts))
+"""
+
+
+def find_python(name: str, *, variables: Mapping[str, str], root: Path) -> str:
+    """The absolute path of the Python that ``name`` means: a command on PATH, or a path relative to ``root``.
+
+    ``python`` falls back to ``python3``, as many systems have no ``python``. Raises UsageError.
+    """
+    if os.sep in name:
+        path = Path(os.path.abspath(root / Path(name).expanduser()))  # noqa: PTH100 -- resolve() would leave the venv
+        if path.is_file() and os.access(path, os.X_OK):
+            return str(path)
+        raise UsageError(f"python: {path} is not an executable file")
+    names = (name, "python3") if name == "python" else (name,)
+    for candidate in names:
+        if found := shutil.which(candidate, path=variables.get("PATH")):
+            return found
+    raise UsageError(
+        f"python: no {name!r} on PATH",
+        remedy="activate the environment that has your project, or name its interpreter with `python:` or --python",
+    )
+
+
+def read_facts(executable: str, *, variables: Mapping[str, str], timeout: float = 30.0) -> PythonFacts:
+    """What a Python has installed. ``variables``: the environment the tests would get. Raises UsageError."""
+    command = [executable, "-c", _PROBE]
+    try:
+        done = subprocess.run(
+            command, env=dict(variables), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"python: {executable} did not answer within {timeout:g} s") from None
+    except OSError as error:
+        raise UsageError(f"python: {executable} could not be started: {error}") from None
+    try:
+        facts = json.loads(done.stdout.decode(errors="replace").strip().splitlines()[-1])
+        return PythonFacts(**facts)
+    except (IndexError, ValueError, TypeError):
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise UsageError(
+            f"python: {executable} is not a Python >= 3.8: {said[-1] if said else 'it printed nothing'}"
+        ) from None

@@ -1,0 +1,221 @@
+"""What the evidence means: one verdict per tier, one for the run. Pure.
+
+Nothing is green by absence. A tier is ``passed`` only when a readable report names at least one executed test, every
+test in it is fine, the exit code agrees, it ended by itself within its budget, and every threshold asked for was
+measured and met. ``tests/unit/test_judge.py`` shows, for each of these rules, the evidence a naive reading calls green.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from orchestrator.errors import ExitCode
+from orchestrator.model import (
+    VERDICT_EXIT_CODES,
+    Coverage,
+    Ending,
+    PatchCoverage,
+    Plan,
+    RunVerdict,
+    TestOutcome,
+    TierPlan,
+    TierResult,
+    TierVerdict,
+    Verdict,
+)
+from orchestrator.readers.coverage import combine, patch_coverage
+
+# pytest's exit codes: 0 all passed, 1 some failed, 2 interrupted (also: a file could not be collected),
+# 3 internal error, 4 usage error, 5 nothing collected.
+_PYTEST_EXITS = {
+    2: "pytest was interrupted",
+    3: "pytest had an internal error",
+    4: "pytest refused its command line",
+    5: "pytest collected no test",
+}
+_LISTED = 3  # names in one reason; the report lists them all
+
+
+def judge(
+    plan: Plan,
+    results: Mapping[str, TierResult],
+    *,
+    changed_lines: Mapping[str, frozenset[int]] | None = None,
+    newer_head: str | None = None,
+) -> RunVerdict:
+    """The verdict of a run.
+
+    ``results``: what was collected, by tier. ``changed_lines``: new-side lines of ``base...head`` per path, or None
+    where unknown. ``newer_head``: the head the pull request has by now, if it is no longer the tested commit.
+    """
+    tiers = tuple(judge_tier(tier, results.get(tier.name)) for tier in plan.tiers)
+    coverage = combine(t.result.coverage for t in tiers if t.result is not None and t.result.coverage is not None)
+    patch = patch_coverage(coverage, changed_lines) if coverage is not None and changed_lines is not None else None
+    note = _unmeasured(tiers)
+    failed_thresholds = tuple(_thresholds(plan, tiers, coverage, patch, changed_lines, note))
+    if newer_head is not None:
+        tiers = tuple(_supersede(tier, newer_head) for tier in tiers)
+        failed_thresholds = ()
+    verdict = _worst(tiers)
+    exit_code = _exit_code(tiers, verdict)
+    if failed_thresholds and verdict.severity > Verdict.FAILED.severity:
+        verdict = Verdict.FAILED
+        exit_code = ExitCode.FAILED
+    return RunVerdict(
+        plan=plan,
+        verdict=verdict,
+        exit_code=exit_code,
+        tiers=tiers,
+        reasons=failed_thresholds,
+        coverage=coverage,
+        coverage_note=note,
+        patch=patch,
+    )
+
+
+def judge_tier(plan: TierPlan, result: TierResult | None) -> TierVerdict:
+    """The verdict of one tier; ``result`` is None where nothing was collected."""
+    verdict, reasons = _tier_verdict(plan, result)
+    exit_code = VERDICT_EXIT_CODES[verdict]
+    if verdict is Verdict.FLAKY and plan.flaky_fails:
+        exit_code = ExitCode.FAILED
+    return TierVerdict(plan=plan, result=result, verdict=verdict, reasons=tuple(reasons), exit_code=exit_code)
+
+
+def _tier_verdict(plan: TierPlan, result: TierResult | None) -> tuple[Verdict, list[str]]:
+    if not plan.run:
+        return Verdict.NOT_RUN, [plan.reason]
+    if result is None:
+        return Verdict.INFRASTRUCTURE, ["it was planned, and nothing came back from it"]
+    running = [t.node_id for t in result.tests if t.outcome is TestOutcome.UNFINISHED]
+    if result.ending is Ending.CANCELLED:
+        return Verdict.CANCELLED, ["somebody stopped it", *_naming("was running", running)]
+    if result.ending is Ending.NOT_STARTED:
+        return (Verdict.NOT_RUN if result.exit_code is None else Verdict.INFRASTRUCTURE), [result.reason or "not started"]
+    over = result.ending is Ending.DEADLINE or (plan.budget > 0 and result.seconds > plan.budget)
+    counts = result.counts
+    bad = [t.node_id for t in result.tests if t.outcome in (TestOutcome.FAILED, TestOutcome.ERROR)]
+    failures = [f"{counts.failed + counts.error} of {counts.total} tests failed", *_naming("failed", bad)] if bad else []
+    if over:
+        stopped = "was stopped at" if result.ending is Ending.DEADLINE else f"took {result.seconds:.1f} s, over"
+        sentence = f"{stopped} its budget of {plan.budget:g} s"
+        verdict = Verdict.FAILED if bad else Verdict.OVER_BUDGET
+        return verdict, [*failures, sentence, *_naming("was running", running), *result.problems]
+    if bad:
+        return Verdict.FAILED, [*failures, *result.problems]
+    if untrusted := list(_untrusted(result, running)):
+        return Verdict.INFRASTRUCTURE, untrusted
+    if plan.gpus and (missing := _gpu_absent(plan, result)):
+        return Verdict.INFRASTRUCTURE, [missing]
+    if unmet := list(_tier_thresholds(plan, result)):
+        return Verdict.FAILED, unmet
+    if flaky := [t.node_id for t in result.tests if t.attempts]:
+        return Verdict.FLAKY, [f"{len(flaky)} failed first and passed when tried again", *_naming("flaky", flaky)]
+    return Verdict.PASSED, []
+
+
+def _untrusted(result: TierResult, running: list[str]) -> Iterator[str]:
+    """Everything that keeps evidence without a failure from being a pass."""
+    if not result.has_report:
+        yield "it left no test report"
+    yield from result.problems
+    code = result.exit_code
+    if result.ending is Ending.SIGNALED and code is not None:
+        yield f"pytest was killed by signal {-code}"
+    elif code is not None and code != 0:
+        yield f"{_PYTEST_EXITS.get(code, 'pytest failed')} (exit code {code}), though no test is reported as failed"
+    if running:
+        yield from _naming("never ended", running)
+    if result.has_report and result.counts.executed == 0:
+        skipped = result.counts.skipped
+        yield f"no test was executed ({skipped} skipped)" if skipped else "no test was executed"
+
+
+def _gpu_absent(plan: TierPlan, result: TierResult) -> str | None:
+    promised = f"{plan.gpus} GPU{'s' if plan.gpus > 1 else ''} promised"
+    if result.gpu is None:
+        return f"{promised}, and nothing shows that a test ever used CUDA"
+    if len(result.gpu.devices) < plan.gpus:
+        return f"{promised}, {len(result.gpu.devices)} found"
+    if result.gpu.peak_bytes == 0:
+        return f"{promised}, and no CUDA memory was ever allocated"
+    return None
+
+
+def _tier_thresholds(plan: TierPlan, result: TierResult) -> Iterator[str]:
+    if plan.coverage_minimum is None:
+        return
+    percent = result.coverage.percent if result.coverage is not None else None
+    if percent is None:
+        why = result.coverage_note or "nothing was measured"
+        yield f"coverage is unknown ({why}), and at least {plan.coverage_minimum:g}% is asked for"
+    elif percent < plan.coverage_minimum:
+        yield f"coverage is {floor_percent(percent)}%, below the minimum of {plan.coverage_minimum:g}%"
+
+
+def _thresholds(
+    plan: Plan,
+    tiers: tuple[TierVerdict, ...],
+    coverage: Coverage | None,
+    patch: PatchCoverage | None,
+    changed_lines: Mapping[str, frozenset[int]] | None,
+    note: str | None,
+) -> Iterator[str]:
+    """The run's own thresholds, over all tiers that measured coverage; none where no measuring tier ran."""
+    if not any(t.plan.run and not t.plan.benchmark and t.verdict is not Verdict.NOT_RUN for t in tiers):
+        return
+    percent = coverage.percent if coverage is not None else None
+    if (minimum := plan.coverage_minimum) is not None:
+        if percent is None:
+            yield f"coverage is unknown ({note or 'no statement was measured'}), and at least {minimum:g}% is asked for"
+        elif percent < minimum:
+            yield f"coverage is {floor_percent(percent)}%, below the minimum of {minimum:g}%"
+    if (wanted := plan.coverage_patch) is not None:
+        if coverage is None:
+            yield f"coverage of the change is unknown ({note}), and at least {wanted:g}% is asked for"
+        elif changed_lines is None and plan.event.base_sha is not None:
+            yield f"coverage of the change is unknown (its lines are not known here), and {wanted:g}% is asked for"
+        elif patch is not None and patch.percent is not None and patch.percent < wanted:
+            yield f"coverage of the change is {floor_percent(patch.percent)}%, below {wanted:g}%"
+
+
+def floor_percent(percent: float) -> str:
+    """A percentage to one decimal, rounded down: 84.96 must not read as the 85.0 it failed to reach."""
+    return f"{int(percent * 10) / 10:.1f}"
+
+
+def _unmeasured(tiers: tuple[TierVerdict, ...]) -> str | None:
+    unknown = [
+        f"{t.name}: {t.result.coverage_note or 'not measured'}"
+        for t in tiers
+        if t.plan.run and not t.plan.benchmark and t.result is not None and t.result.coverage is None
+    ]
+    return "; ".join(unknown) or None
+
+
+def _supersede(tier: TierVerdict, newer_head: str) -> TierVerdict:
+    if tier.verdict in (Verdict.NOT_RUN, Verdict.CANCELLED):
+        return tier
+    reason = f"the pull request is at {newer_head[:10]} by now; this tested an older commit, and was: {tier.verdict}"
+    return replace(
+        tier, verdict=Verdict.SUPERSEDED, reasons=(reason, *tier.reasons), exit_code=VERDICT_EXIT_CODES[Verdict.SUPERSEDED]
+    )
+
+
+def _worst(tiers: tuple[TierVerdict, ...]) -> Verdict:
+    required = [tier.verdict for tier in tiers if tier.plan.required]
+    return min(required, key=lambda verdict: verdict.severity, default=Verdict.NOT_RUN)
+
+
+def _exit_code(tiers: tuple[TierVerdict, ...], worst: Verdict) -> ExitCode:
+    codes = [tier.exit_code for tier in tiers if tier.plan.required and tier.verdict is worst]
+    return max(codes, default=VERDICT_EXIT_CODES[worst])
+
+
+def _naming(what: str, node_ids: list[str]) -> list[str]:
+    """At most a few names in one sentence; nothing for no names."""
+    if not node_ids:
+        return []
+    more = f" and {len(node_ids) - _LISTED} more" if len(node_ids) > _LISTED else ""
+    return [f"{what}: {', '.join(node_ids[:_LISTED])}{more}"]

@@ -1,0 +1,229 @@
+"""The decision before anything runs: which tiers run, where and how, and why the others do not. Pure.
+
+Every tier of the configuration appears in the plan exactly once. ``make_plan`` asks its questions in a fixed order and
+the first that says no gives the reason: named? this event? trusted? changed files? a runner? the tiers it needs?
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.config import Config, Tier
+from orchestrator.errors import UsageError
+from orchestrator.event import LOCAL, cadences
+from orchestrator.globs import any_match
+from orchestrator.model import Changes, Event, Plan, PythonFacts, TierPlan
+
+PLUGIN = "pytest_mltiers"
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the person or job asked for, beside the configuration."""
+
+    tiers: tuple[str, ...] = ()  # named ones; empty: those of the event
+    dispatch: bool = True
+    force: bool = False  # run although no file of `changes` was touched
+    out: str = ".mltiers"  # the output folder as pytest is told it: relative to the configuration's folder, or absolute
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the plan may use here."""
+
+    cpus: int  # effective: after affinity and the container's quota
+    variables: Mapping[str, str]  # the environment the tests inherit
+
+
+def make_plan(
+    config: Config,
+    event: Event,
+    changes: Changes,
+    *,
+    config_path: str,
+    request: Request,
+    machine: Machine,
+    pythons: Mapping[str, PythonFacts],
+    notes: Sequence[str] = (),
+) -> Plan:
+    """The plan. ``pythons``: the facts of every interpreter a tier names; ``config_path``: from the repository's top.
+
+    Raises UsageError for a named tier that is not in the configuration.
+    """
+    for name in request.tiers:
+        if name not in config.tiers:
+            raise UsageError(f"there is no tier {name!r} in {config_path}", remedy=f"it has: {', '.join(config.tiers)}")
+    words = cadences(event, pre_merge_label=config.pre_merge_label)
+    decided: dict[str, TierPlan] = {}
+    for name in _in_order(config.tiers):
+        tier = config.tiers[name]
+        run, reason = _decide(name, tier, config, event, words, changes, request)
+        where = "here" if not tier.runner or (name in request.tiers and not request.dispatch) else "dispatched"
+        if run and where == "dispatched":
+            run, reason = False, _no_dispatch(name, tier, request)
+        planned = _tier_plan(name, tier, run=run, reason=reason, where=where, request=request)
+        if run and (missing := [need for need in tier.needs if need in decided and not decided[need].run]):
+            if request.tiers:
+                planned = replace(planned, notes=(f"needs {', '.join(missing)}, not part of this run",))
+            else:
+                because = f"needs {missing[0]}, which does not run: {decided[missing[0]].reason}"
+                planned = replace(planned, run=False, reason=because)
+        if planned.run:
+            planned = _how(planned, tier, config, pythons[tier.python], machine, request)
+        decided[name] = planned
+    return Plan(
+        config_path=config_path,
+        config_id=hashlib.sha256(config_path.encode(errors="surrogateescape")).hexdigest()[:12],
+        event=event,
+        changes=changes,
+        tiers=tuple(decided[name] for name in config.tiers),
+        source=tuple(config.source),
+        coverage_minimum=config.coverage.minimum,
+        coverage_patch=config.coverage.patch,
+        notes=tuple(notes),
+    )
+
+
+def _in_order(tiers: Mapping[str, Tier]) -> list[str]:
+    """Needed tiers before those that need them (the configuration has no cycles), otherwise as written."""
+    ordered: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        for need in tiers[name].needs:
+            visit(need)
+        ordered.setdefault(name)
+
+    for name in tiers:
+        visit(name)
+    return list(ordered)
+
+
+def _decide(
+    name: str, tier: Tier, config: Config, event: Event, words: frozenset[str], changes: Changes, request: Request
+) -> tuple[bool, str]:
+    """Whether the tier runs as far as event, trust and changed files go, and why."""
+    if request.tiers and name not in request.tiers:
+        return False, "not among the tiers asked for"
+    if tier.runner and event.pull_request is not None and event.pull_request.fork:
+        return False, "a fork's pull request never starts a self-hosted runner"
+    if request.tiers:
+        return True, "asked for by name"
+    if not words & set(tier.when):
+        return False, _wrong_event(tier, config, event)
+    if not tier.changes or request.force:
+        return True, f"runs on {event.name}" if event.name != LOCAL else "runs here"
+    if changes.files is None:
+        return True, f"changed files are unknown ({changes.source}), so it runs"
+    paths = [path for file in changes.files for path in (file.path, file.old_path) if path]
+    if touched := any_match(paths, tier.changes):
+        return True, f"{touched} changed"
+    return False, f"no changed file matches {', '.join(tier.changes)}"
+
+
+def _wrong_event(tier: Tier, config: Config, event: Event) -> str:
+    starts = ", ".join(tier.when)
+    if event.name == "pull_request" and "pre-merge" in tier.when:
+        return f"waits for the label '{config.pre_merge_label}' (runs on {starts})"
+    if event.name == LOCAL:
+        return f"runs on {starts}; name it to run it now"
+    return f"runs on {starts}, not on {event.name}"
+
+
+def _no_dispatch(name: str, tier: Tier, request: Request) -> str:
+    labels = ", ".join(tier.runner)
+    if not request.dispatch:
+        return f"belongs on a runner with [{labels}], and --no-dispatch was given"
+    return (
+        f"belongs on a runner with [{labels}]; starting it there is not yet supported: "
+        f"`mltiers run {name} --no-dispatch` runs it on the machine it is called on"
+    )
+
+
+def _tier_plan(name: str, tier: Tier, *, run: bool, reason: str, where: str, request: Request) -> TierPlan:
+    return TierPlan(
+        name=name,
+        run=run,
+        reason=reason,
+        where=where,
+        runner=tuple(tier.runner),
+        gpus=tier.gpus,
+        required=tier.required,
+        priority=tier.priority,
+        needs=tuple(need for need in tier.needs if not request.tiers or need in request.tiers),
+        budget=tier.budget,
+        queue=tier.queue,
+        benchmark=tier.benchmark is not None,
+    )
+
+
+def _how(
+    planned: TierPlan,
+    tier: Tier,
+    config: Config,
+    python: PythonFacts,
+    machine: Machine,
+    request: Request,
+) -> TierPlan:
+    """How the tier runs here: workers, command line, environment, and what its Python lacks."""
+    notes = list(planned.notes)
+    workers = machine.cpus if tier.workers == "auto" else int(tier.workers)
+    if planned.benchmark and workers > 1:
+        workers = 1  # pytest-benchmark writes no file under xdist, and neighbours would disturb it
+    if python.pytest is None:
+        notes.append(f"{python.executable} has no pytest: {install_line(python)}")
+    if workers > 1 and python.xdist is None:
+        notes.append("runs serially: pytest-xdist is not installed")
+        workers = 1
+    measured = not planned.benchmark
+    if measured and python.cov is None:
+        notes.append("coverage is unknown: pytest-cov is not installed")
+        measured = False
+    if planned.benchmark and python.benchmark is None:
+        notes.append("no benchmark can be read: pytest-benchmark is not installed")
+    env = dict(tier.env)
+    if workers > 1:
+        threads = str(max(1, machine.cpus // workers))
+        unset = [v for v in THREAD_VARIABLES if v not in env and v not in machine.variables]
+        env |= dict.fromkeys(unset, threads)  # N workers with N threads each would fight over N cores
+    own = tier.coverage.minimum if tier.coverage is not None else None
+    return replace(
+        planned,
+        workers=workers,
+        coverage=measured,
+        coverage_minimum=own,
+        python=python,
+        command=_command(planned, tier, config, python, workers=workers, measured=measured, out=request.out),
+        env=env,
+        notes=tuple(notes),
+    )
+
+
+def _command(
+    planned: TierPlan, tier: Tier, config: Config, python: PythonFacts, *, workers: int, measured: bool, out: str
+) -> tuple[str, ...]:
+    folder = f"{out}/{planned.name}"
+    command = [python.executable, "-m", "pytest", *tier.paths]
+    if tier.markers:
+        command += ["-m", tier.markers]
+    if python.xdist is not None:
+        # Said even for one process: the project's own addopts may ask for `-n auto`.
+        command += ["-n", str(workers) if workers > 1 else "0"]
+    # xunit1 names each test's file, without which a node id can only be guessed.
+    command += ["-p", PLUGIN, f"--junitxml={folder}/junit.xml", "-o", "junit_family=xunit1"]
+    if measured:
+        command += [f"--cov={source}" for source in config.source]
+        # Thresholds are judged over all tiers together; one tier alone would fail the project's own fail_under.
+        command += ["--cov-report=", f"--cov-report=json:{folder}/coverage.json", "--cov-fail-under=0"]
+    elif python.cov is not None:
+        command.append("--no-cov")
+    if planned.benchmark and python.benchmark is not None:
+        command.append(f"--benchmark-json={folder}/benchmark.json")
+    return (*command, *tier.args)
+
+
+def install_line(python: PythonFacts) -> str:
+    """The command that installs what a tier can use."""
+    return f"`{python.executable} -m pip install pytest pytest-xdist pytest-cov`"

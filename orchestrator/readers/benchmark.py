@@ -1,0 +1,61 @@
+"""pytest-benchmark's JSON as values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.model import Benchmark
+from orchestrator.readers.document import BrokenReportError, load_json_object
+
+MAX_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkReport:
+    """The benchmarks of one process run, and the machine it ran on."""
+
+    benchmarks: tuple[Benchmark, ...]
+    machine: Mapping[str, Any]
+
+
+def read_benchmarks(data: bytes) -> BenchmarkReport:
+    """Read ``--benchmark-json``. Times are seconds. Raises BrokenReportError.
+
+    pytest-benchmark creates the file when pytest starts: an empty file means that no benchmark finished.
+    """
+    if not data:
+        raise BrokenReportError("no benchmark finished")
+    document = load_json_object(data, limit=MAX_BYTES)
+    entries = document.get("benchmarks")
+    if not isinstance(entries, list):
+        raise BrokenReportError("it has no 'benchmarks': not a file of pytest-benchmark")
+    machine = document.get("machine_info")
+    return BenchmarkReport(
+        benchmarks=tuple(_benchmark(position, entry) for position, entry in enumerate(entries)),
+        machine=machine if isinstance(machine, dict) else {},
+    )
+
+
+def _benchmark(position: int, entry: Any) -> Benchmark:
+    stats = entry.get("stats") if isinstance(entry, dict) else None
+    name = (entry.get("fullname") or entry.get("name")) if isinstance(entry, dict) else None
+    if not isinstance(stats, dict) or not isinstance(name, str) or not name:
+        raise BrokenReportError(f"benchmark {position} has no name or no stats")
+    return Benchmark(
+        name=name,
+        minimum=_seconds(name, stats, "min"),
+        median=_seconds(name, stats, "median"),
+        mean=_seconds(name, stats, "mean"),
+        stddev=_seconds(name, stats, "stddev"),
+        rounds=int(_seconds(name, stats, "rounds")),
+    )
+
+
+def _seconds(name: str, stats: dict[str, Any], key: str) -> float:
+    value = stats.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise BrokenReportError(f"{key} of benchmark {name!r} is not a time: {value!r}")
+    return float(value)

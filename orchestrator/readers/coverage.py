@@ -1,0 +1,89 @@
+"""coverage.py's JSON report as values, the union of several, and the part of it that a change touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from orchestrator.model import Arc, Coverage, FileCoverage, PatchCoverage
+from orchestrator.readers.document import BrokenReportError, load_json_object
+
+MAX_BYTES = 256 * 1024 * 1024
+
+
+def read_coverage(data: bytes) -> Coverage:
+    """Read ``coverage json``. Raises BrokenReportError."""
+    document = load_json_object(data, limit=MAX_BYTES)
+    files = document.get("files")
+    if not isinstance(files, dict):
+        raise BrokenReportError("it has no 'files': not a report of `coverage json`")
+    return Coverage(files={_path(name): _file(name, body) for name, body in files.items()})
+
+
+def combine(parts: Iterable[Coverage]) -> Coverage | None:
+    """The union of several tiers or shards: a line executed by any of them is executed. None for none."""
+    files: dict[str, FileCoverage] = {}
+    empty = True
+    for part in parts:
+        empty = False
+        for path, body in part.files.items():
+            files[path] = _union(files[path], body) if path in files else body
+    return None if empty else Coverage(files=files)
+
+
+def patch_coverage(coverage: Coverage, changed: Mapping[str, frozenset[int]]) -> PatchCoverage:
+    """How much of the changed lines is covered. ``changed``: new-side line numbers per path.
+
+    Only statements of measured files count: a changed comment, or a file outside ``source``, is neither.
+    """
+    covered, uncovered = 0, {}
+    for path, lines in changed.items():
+        if (body := coverage.files.get(path)) is None:
+            continue
+        covered += len(lines & body.executed)
+        if missed := lines & body.missing:
+            uncovered[path] = tuple(sorted(missed))
+    measured = covered + sum(len(lines) for lines in uncovered.values())
+    return PatchCoverage(covered=covered, measured=measured, uncovered=uncovered)
+
+
+def _union(one: FileCoverage, other: FileCoverage) -> FileCoverage:
+    executed = one.executed | other.executed
+    branches = one.executed_branches | other.executed_branches
+    return FileCoverage(
+        executed=executed,
+        missing=(one.missing | other.missing) - executed,
+        excluded=one.excluded | other.excluded,
+        executed_branches=branches,
+        missing_branches=(one.missing_branches | other.missing_branches) - branches,
+    )
+
+
+def _path(name: str) -> str:
+    return name.replace("\\", "/").removeprefix("./")
+
+
+def _file(name: str, body: Any) -> FileCoverage:
+    if not isinstance(body, dict):
+        raise BrokenReportError(f"its entry for {name!r} is not an object")
+    return FileCoverage(
+        executed=_lines(name, body, "executed_lines", required=True),
+        missing=_lines(name, body, "missing_lines", required=True),
+        excluded=_lines(name, body, "excluded_lines"),
+        executed_branches=_arcs(name, body, "executed_branches"),
+        missing_branches=_arcs(name, body, "missing_branches"),
+    )
+
+
+def _lines(name: str, body: dict[str, Any], key: str, *, required: bool = False) -> frozenset[int]:
+    value = body.get(key, None if required else [])
+    if not isinstance(value, list) or any(type(line) is not int or line < 0 for line in value):
+        raise BrokenReportError(f"{key} of {name!r} is not a list of line numbers")
+    return frozenset(value)
+
+
+def _arcs(name: str, body: dict[str, Any], key: str) -> frozenset[Arc]:
+    try:
+        return frozenset((int(start), int(end)) for start, end in body.get(key, ()))
+    except (TypeError, ValueError):
+        raise BrokenReportError(f"{key} of {name!r} is not a list of branches") from None

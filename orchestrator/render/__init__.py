@@ -1,0 +1,1 @@
+"""Verdicts as text for people: comment, summary, annotations, terminal, HTML. Pure."""
