@@ -1,0 +1,424 @@
+"""Run one command as a supervised tree of processes, with a deadline that holds.
+
+``supervise`` starts ``orchestrator.supervisor`` (a small process of its own, one per command), reads the command's
+output and returns a ``ProcessOutcome``. Several may run at once, in threads. What is promised:
+
+- at the deadline, or when cancelled, the whole tree goes through INT, TERM, KILL and is gone within two seconds;
+- a daemon that keeps the output open keeps nobody waiting; output without end is read, and kept up to a limit;
+- if the orchestrator dies, so does the tree.
+
+On Linux nothing escapes: orphans come to the supervisor, and where the system grants a cgroup the kernel keeps the
+list. On macOS there is neither; the command's group and visible descendants are stopped, but a daemon that has left
+the group before its parent died is not found.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO
+
+from orchestrator import tree
+from orchestrator.errors import InfrastructureError
+from orchestrator.model import Ending
+
+STACKS_VARIABLE = "MLTIERS_STACKS"
+"""Names the folder in which ``pytest_mltiers.stacks`` opens one file per process, for faulthandler to write to."""
+
+LOG_LIMIT = 50 * 1024 * 1024
+TAIL_BYTES = 64 * 1024
+STACKS_LIMIT = 64 * 1024
+OVERDUE = 1.0  # what the supervisor may be late beyond all its graces before we take it for dead
+
+_SUPERVISOR = "import sys; sys.path.append(sys.argv[1]); from orchestrator.supervisor import main; main()"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graces:
+    """Seconds between the steps of a stop. ``interrupt`` is what pytest has to write its coverage and JUnit file.
+
+    ``interrupt + terminate`` leave 0.6 s of the promised two for the killing itself. ``kill`` is how long we then wait
+    for what the kernel is slow to let go (a driver, a dead network disk) before it is called a survivor.
+    """
+
+    interrupt: float = 1.0
+    terminate: float = 0.3
+    kill: float = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessOutcome:
+    """How a supervised command ended. Times are seconds; ``exit_code`` is -N where signal N ended it."""
+
+    ending: Ending
+    exit_code: int | None = None
+    reason: str | None = None  # why it was not started, or why the ending is not known
+    started: float = 0.0  # Unix time
+    seconds: float = 0.0  # start to the end of the main process; of the whole tree, where we stopped it
+    stop_seconds: float = 0.0  # from the decision to stop (or the main process's own end) till nothing was left
+    stopped: tuple[
+        str, ...
+    ] = ()  # "python -m pytest (pid 42): KILL": what had to be signalled, and the last signal it got
+    leftovers: tuple[str, ...] = ()  # still running after the main process had ended by itself
+    survivors: tuple[str, ...] = ()  # could not be killed
+    stacks: str = ""  # what was running when we stopped it
+    output_tail: str = ""  # the last lines it printed
+    output_bytes: int = 0  # all it printed
+    output_complete: bool = True  # False: the log was cut at its limit
+
+
+class Cancellation:
+    """A flag, set once from a signal handler or another thread, that any number of ``supervise`` calls wait for."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self.reason: str | None = None
+
+    def set(self, reason: str = "cancelled") -> None:
+        """Stop everything that waits for this. Idempotent; safe in a signal handler."""
+        if self.reason is None:
+            self.reason = reason
+            os.write(self._write, b"x")
+
+    @property
+    def is_set(self) -> bool:
+        return self.reason is not None
+
+    def fileno(self) -> int:
+        """A file descriptor that is readable from the moment the flag is set. Never read from it."""
+        return self._read
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait till it is set. Returns whether it is."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._read, selectors.EVENT_READ)
+            return bool(selector.select(timeout))
+
+    def close(self) -> None:
+        """Give the descriptors back. Whoever still waits takes it as set."""
+        os.close(self._read)
+        os.close(self._write)
+
+    @classmethod
+    @contextlib.contextmanager
+    def on_signals(cls, *numbers: signal.Signals) -> Iterator[Cancellation]:
+        """A cancellation set by these signals (INT, TERM and HUP if none is named). In the main thread only."""
+        cancellation = cls()
+
+        def handler(number: int, _: FrameType | None) -> None:
+            cancellation.set(f"received {signal.Signals(number).name}")
+
+        chosen = numbers or (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, handler) for number in chosen}
+        try:
+            yield cancellation
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)
+            cancellation.close()
+
+
+def supervise(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    deadline: float | None = None,
+    cancel: Cancellation | None = None,
+    log: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    stacks: Path | None = None,
+    py_spy: Path | None = None,
+    graces: Graces = Graces(),
+    log_limit: int = LOG_LIMIT,
+    cgroup: bool = True,
+) -> ProcessOutcome:
+    """Run ``command`` to its end, or to ``deadline`` seconds from now, or till ``cancel`` is set.
+
+    ``env`` is the whole environment of the command. ``log`` receives what it prints, both streams as they come, up to
+    ``log_limit`` bytes; ``on_line`` receives each complete line, decoded, without its end. ``stacks`` is a folder: the
+    command finds it in ``MLTIERS_STACKS``, and before a stop the stacks of its pythons are written there and returned;
+    ``py_spy``, the program, adds native frames. ``cgroup=False`` does without one even where the system grants it.
+    Never raises for what the command does; raises InfrastructureError where no process can be started at all.
+    """
+    began = time.monotonic()
+    tree.become_subreaper()  # should a supervisor be killed, its tree comes to us
+    env = dict(env)
+    if stacks is not None:
+        stacks.mkdir(parents=True, exist_ok=True)
+        env[STACKS_VARIABLE] = str(stacks.absolute())
+    deadline_at = None if deadline is None else began + deadline
+    order = {
+        "command": [os.fspath(word) for word in command],
+        "cwd": os.fspath(cwd),
+        "env": env,
+        "deadline": deadline_at,
+        "cancel": None if cancel is None else cancel.fileno(),
+        "graces": asdict(graces),
+        "stacks": env.get(STACKS_VARIABLE) if stacks is not None else None,
+        "py_spy": None if py_spy is None else str(py_spy),
+        "cgroup": cgroup,
+    }
+    with contextlib.ExitStack() as stack:
+        raw = stack.enter_context(log.open("wb")) if log is not None else None
+        output = Output(log=raw, limit=log_limit, on_line=on_line)
+        # Leaving it, also because a callback raised, ends the tree.
+        supervisor = stack.enter_context(_Supervisor(order, cancel, graces))
+        reports = supervisor.attend(output, deadline_at)
+        output.close()
+    end = reports.get("ended") or _lost(reports, began, deadline, cancel)
+    return ProcessOutcome(
+        ending=Ending(end["ending"]),
+        exit_code=end.get("exit_code"),
+        reason=end.get("reason"),
+        started=reports.get("started", {}).get("at", 0.0),
+        seconds=end.get("seconds", 0.0),
+        stop_seconds=end.get("stop_seconds", 0.0),
+        stopped=tuple(end.get("stopped", ())),
+        leftovers=tuple(end.get("leftovers", ())),
+        survivors=tuple(end.get("survivors", ())),
+        stacks=read_stacks(stacks) if stacks is not None else "",
+        output_tail=output.tail(),
+        output_bytes=output.total,
+        output_complete=output.total <= log_limit,
+    )
+
+
+def read_stacks(directory: Path) -> str:
+    """What faulthandler and py-spy have written into ``directory``: one section per process that wrote any."""
+    sections = []
+    for file in sorted(directory.glob("*.txt")):
+        text = file.read_bytes()[:STACKS_LIMIT].decode("utf-8", "replace").strip()
+        header, _, frames = text.partition("\n")
+        if frames.strip():
+            sections.append(f"{header}\n{frames.strip()}")
+    return "\n\n".join(sections)[:STACKS_LIMIT]
+
+
+# --- the supervisor, from our side ---------------------------------------------------------------------------------
+
+_SUPERVISORS: set[int] = set()
+
+
+class _Supervisor:
+    """A supervisor process, and the pipe on which its command's output arrives. A context manager."""
+
+    def __init__(self, order: Mapping[str, Any], cancel: Cancellation | None, graces: Graces) -> None:
+        """Start it and hand it its order. Raises InfrastructureError."""
+        self._cancel = cancel
+        self._patience = graces.interrupt + graces.terminate + graces.kill + OVERDUE
+        self._life = -1
+        self._output, output_write = os.pipe()
+        self._status, status_write = os.pipe()
+        order_read, self._life = os.pipe()
+        root = str(Path(__file__).absolute().parent.parent)
+        try:
+            with contextlib.suppress(OSError, AttributeError):
+                fcntl.fcntl(output_write, fcntl.F_SETPIPE_SZ, 1 << 20)  # type: ignore[attr-defined,unused-ignore]
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _SUPERVISOR, root],
+                stdin=order_read,
+                stdout=status_write,
+                stderr=output_write,
+                env={},  # the tests can read the environment of their parent
+                pass_fds=() if cancel is None else (cancel.fileno(),),
+                start_new_session=True,  # Ctrl-C reaches us alone: the stop is ours to lead
+            )
+        except OSError as error:
+            for fd in (self._output, self._status, self._life):
+                os.close(fd)
+            raise InfrastructureError(f"cannot start a process: {error}") from error
+        finally:
+            for fd in (order_read, output_write, status_write):
+                os.close(fd)
+        _SUPERVISORS.add(self._process.pid)
+        os.set_blocking(self._output, False)
+        with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(self._life), "wb") as file:
+            file.write(json.dumps(order).encode() + b"\n")
+
+    def __enter__(self) -> _Supervisor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close its life line, on which it stops what it has not stopped yet, and see it off."""
+        os.close(self._life)
+        try:
+            self._process.wait(self._patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._output)
+        os.close(self._status)
+        _SUPERVISORS.discard(self._process.pid)
+
+    def attend(self, output: Output, deadline: float | None) -> dict[str, dict[str, Any]]:
+        """Read output and reports till the supervisor has ended, or is long past ``deadline``. Returns its reports by
+        event; without ``ended`` it was killed or frozen, and is dead now."""
+        reports: dict[str, dict[str, Any]] = {}
+        pending = b""
+        overdue = None if deadline is None else deadline + self._patience
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._output, selectors.EVENT_READ)
+            selector.register(self._status, selectors.EVENT_READ)
+            if self._cancel is not None:
+                selector.register(self._cancel, selectors.EVENT_READ)
+            while True:
+                left = None if overdue is None else overdue - time.monotonic()
+                if left is not None and left <= 0:
+                    self._process.kill()
+                    return reports
+                for key, _ in selector.select(left):
+                    if key.fd == self._output:
+                        if not output.read(self._output):
+                            selector.unregister(self._output)
+                    elif key.fd == self._status:
+                        piece = os.read(self._status, 65536)
+                        *lines, pending = (pending + piece).split(b"\n")
+                        reports.update((message["event"], message) for message in map(json.loads, lines))
+                        if not piece:
+                            # What the tree wrote last is in the pipe by now; a survivor may write for ever.
+                            output.drain(self._output)
+                            return reports
+                    else:
+                        selector.unregister(key.fileobj)
+                        limit = time.monotonic() + self._patience
+                        overdue = limit if overdue is None else min(overdue, limit)
+
+
+def _lost(
+    reports: Mapping[str, dict[str, Any]], began: float, deadline: float | None, cancel: Cancellation | None
+) -> dict[str, Any]:
+    """The supervisor has ended without a word (killed, or frozen, by a test): end its tree from here."""
+    now = time.monotonic()
+    started = reports.get("started", {})
+    orphans = _Orphans(started.get("pid", 0))
+    cgroup = tree.Cgroup(started["cgroup"]) if started.get("cgroup") else None
+    if cgroup:
+        orphans.alive()  # for the record
+        cgroup.kill()
+    survivors = tree.kill_until_none(orphans.alive, until=now + Graces().kill)
+    if cgroup:
+        cgroup.remove()
+    late = deadline is not None and now >= began + deadline
+    ending = Ending.DEADLINE if late else Ending.CANCELLED if cancel is not None and cancel.is_set else Ending.UNKNOWN
+    return {
+        "ending": ending.value,
+        "reason": "the process that supervised this command was killed, most likely by the command itself",
+        "seconds": now - began,
+        "stop_seconds": time.monotonic() - now,
+        "stopped": [f"{what}: KILL" for what in orphans.seen.values()],
+        "survivors": tree.named(survivors),
+    }
+
+
+class _Orphans:
+    """What a dead supervisor left: our children of another session that are no supervisors, and all below them."""
+
+    def __init__(self, main: int) -> None:
+        self.main = main
+        self.seen: dict[tuple[int, str], str] = {}
+
+    def alive(self) -> list[tree.Process]:
+        table = tree.process_table()
+        us = table.get(os.getpid())
+        roots = {
+            process.pid
+            for process in table.values()
+            if process.pid not in _SUPERVISORS
+            and (
+                self.main in (process.pid, process.group, process.session)
+                or (us is not None and process.parent == us.pid and process.session != us.session)
+            )
+        }
+        for pid in roots:
+            if not table[pid].alive:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+        found = [table[pid] for pid in roots] + tree.descendants(table, roots)
+        found = [process for process in found if process.alive]
+        for process in found:
+            if process.identity not in self.seen:
+                self.seen[process.identity] = tree.describe(process)
+        return found
+
+
+class Output:
+    """Where a command's output goes: a log up to its limit, lines to a callback, the last bytes for the report."""
+
+    def __init__(self, *, log: BinaryIO | None, limit: int, on_line: Callable[[str], None] | None) -> None:
+        self.total = 0
+        self._log = log
+        self._limit = limit
+        self._on_line = on_line
+        self._tail = b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._line = ""
+
+    def read(self, fd: int) -> bool:
+        """Take what is there. False: there will be no more."""
+        try:
+            data = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return True
+        self._take(data)
+        return bool(data)
+
+    def drain(self, fd: int, *, most: int = 1 << 21) -> None:
+        """Take what is there, but not what somebody keeps adding."""
+        end = self.total + most
+        while self.total < end:
+            before = self.total
+            if not self.read(fd) or self.total == before:
+                return
+
+    def close(self) -> None:
+        """The last line may have no end."""
+        self._lines(self._decoder.decode(b"", final=True))
+        if self._line and self._on_line:
+            self._on_line(self._line)
+        if self._log is not None and self.total > self._limit:
+            note = f"\n[mltiers: {self.total - self._limit} more bytes were printed and are not kept]\n"
+            self._log.write(note.encode())
+
+    def tail(self) -> str:
+        """The last complete lines, at most TAIL_BYTES of them."""
+        text = self._tail[-TAIL_BYTES:]
+        if self.total > len(text):
+            text = text.partition(b"\n")[2] or text
+        return text.decode("utf-8", "replace")
+
+    def _take(self, data: bytes) -> None:
+        room = self._limit - self.total
+        self.total += len(data)
+        self._tail += data
+        if len(self._tail) > 8 * TAIL_BYTES:
+            self._tail = self._tail[-TAIL_BYTES:]
+        if room <= 0:
+            return  # an endless output is read so that it blocks nobody, and that is all
+        if self._log is not None:
+            self._log.write(data[:room])
+            self._log.flush()
+        if self._on_line is not None:
+            self._lines(self._decoder.decode(data))
+
+    def _lines(self, text: str) -> None:
+        *complete, self._line = (self._line + text).split("\n")
+        if len(self._line) > TAIL_BYTES:
+            complete.append(self._line)
+            self._line = ""
+        if self._on_line is not None:
+            for line in complete:
+                self._on_line(line.rstrip("\r"))
