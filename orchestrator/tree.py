@@ -199,9 +199,9 @@ class Cgroup:
     def create(cls, name: str) -> Cgroup | None:
         """A new empty cgroup below ours, or None."""
         with contextlib.suppress(OSError, ValueError):
-            parent = cgroup2_directory(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
-            if parent is not None and os.access(f"{parent}/cgroup.procs", os.W_OK):
-                path = f"{parent}/{name}"
+            found = cgroup_directory(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
+            if found is not None and os.access(f"{found[1]}/cgroup.procs", os.W_OK):
+                path = f"{found[1]}/{name}"
                 os.mkdir(path)
                 return cls(path)
         return None
@@ -231,18 +231,27 @@ class Cgroup:
                 os.rmdir(directory)
 
 
-def cgroup2_directory(mountinfo: str, cgroup: str) -> str | None:
-    """The folder of our own version 2 cgroup, from the texts of ``/proc/self/mountinfo`` and ``/proc/self/cgroup``."""
-    ours = next((line[3:] for line in cgroup.splitlines() if line.startswith("0::")), None)
-    if ours is None:
+def cgroup_directory(mountinfo: str, cgroup: str, controller: str = "") -> tuple[str, str] | None:
+    """Where a cgroup hierarchy is mounted, and the folder of our own cgroup in it (the mount point or below).
+
+    ``mountinfo`` and ``cgroup`` are the texts of ``/proc/self/mountinfo`` and ``/proc/self/cgroup``; ``controller``
+    names a version 1 controller (``cpu``, ``memory``), empty means version 2. None: there is no such hierarchy.
+    """
+    own = None
+    for line in cgroup.splitlines():
+        number, controllers, path = line.split(":", 2)
+        if controller in controllers.split(",") and (controller or number == "0"):
+            own = path
+    if own is None:
         return None
     for line in mountinfo.splitlines():
         fields = line.split()
-        if "-" in fields and fields[fields.index("-") + 1] == "cgroup2":
-            root, point = fields[3], fields[4]
-            if root in (ours, "/") or ours.startswith(root + "/"):
-                below = ours[len(root) :] if root != "/" else ours
-                return (point + "/" + below.strip("/")).rstrip("/")
+        kind, options = fields[fields.index("-") + 1], fields[-1].split(",")
+        if kind == ("cgroup" if controller else "cgroup2") and (not controller or controller in options):
+            root, point = fields[3].rstrip("/"), fields[4].replace("\\040", " ")
+            # Of another container's cgroup ("/../x", "/docker/1" seen from elsewhere) only the mount itself is ours.
+            below = own[len(root) :] if f"{own}/".startswith(f"{root}/") and "/.." not in own else ""
+            return point, (point + "/" + below.strip("/")).rstrip("/")
     return None
 
 
