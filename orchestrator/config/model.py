@@ -1,0 +1,271 @@
+"""The one typed model of ml-tiers.yml. Validation, defaults, the JSON Schema and the reference page are made from it.
+
+To make a key supported, delete the word ``LATER`` from its line.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+from msgspec.structs import FieldInfo
+
+from orchestrator.config.leaves import (
+    Argument,
+    Duration,
+    EnvName,
+    Glob,
+    KnownGap,
+    Label,
+    Markers,
+    Module,
+    Path,
+    Percent,
+    Python,
+    TestPath,
+    Text,
+    TierName,
+    Word,
+    one_or_more,
+    parse_duration,
+)
+
+VERSION = 1
+
+EventName: TypeAlias = Literal[
+    "push",
+    "pull_request",
+    "merge_group",
+    "schedule",
+    "workflow_dispatch",
+    "release",
+    "nightly",
+    "pre-merge",
+]
+
+LATER = Meta(extra={"later": True})
+"""A key whose behaviour does not exist yet: refused when set to anything but its default, never ignored."""
+
+
+def doc(text: str, *, also: tuple[str, ...] = ()) -> Meta:
+    """What a key means, and names from elsewhere that people write for it (for "did you mean")."""
+    return Meta(description=text, extra={"also": also})
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A mapping of fixed keys."""
+
+    PLACE: ClassVar[str] = ""  # where its keys belong, for somebody who put one elsewhere
+
+
+class Coverage(_Section, frozen=True, kw_only=True):
+    """Coverage thresholds over all tiers of the run."""
+
+    PLACE: ClassVar[str] = "under `coverage`"
+
+    minimum: Annotated[Percent | None, doc("line coverage over all measured files; less fails the run")] = None
+    patch: Annotated[Percent | None, doc("coverage of the lines the event changed; less fails the run")] = None
+    known_gaps: Annotated[
+        tuple[KnownGap, ...],
+        one_or_more(),
+        doc(
+            "what CPU tests cannot reach, such as CUDA kernels: `file` or `file::function` (`file::Class.method`); "
+            "left out of both thresholds and named in the comment"
+        ),
+    ] = ()
+
+
+class TierCoverage(_Section, frozen=True, kw_only=True):
+    """A tier's own coverage thresholds, over that tier's tests alone."""
+
+    PLACE: ClassVar[str] = "under `coverage`"
+
+    minimum: Annotated[Percent | None, doc("line coverage by this tier's tests alone; less fails the tier")] = None
+    patch: Annotated[Percent | None, LATER, doc("coverage of changed lines by this tier's tests alone")] = None
+    known_gaps: Annotated[
+        tuple[KnownGap, ...],
+        LATER,
+        one_or_more(),
+        doc("what this tier's tests cannot reach"),
+    ] = ()
+
+
+class Benchmark(_Section, frozen=True, kw_only=True):
+    """What to do with a tier's pytest-benchmark results."""
+
+    PLACE: ClassVar[str] = "under a tier's `benchmark`"
+
+    gate: Annotated[Percent | None, doc("a slowdown of more than this fails the tier; without it, only shown")] = None
+    against: Annotated[
+        Literal["base", "history"], doc("what results are compared with: the base commit, or earlier commits' results")
+    ] = "base"
+
+
+class History(_Section, frozen=True, kw_only=True):
+    """Where durations, coverage, benchmarks and verdicts of earlier commits are kept."""
+
+    PLACE: ClassVar[str] = "under `history`"
+
+    branch: Annotated[Text, doc("the git branch that holds it on GitHub")] = "mltiers-data"
+    dir: Annotated[Path, doc("the folder that holds it on a laptop")] = ".mltiers/history"
+
+
+class Tier(_Section, frozen=True, kw_only=True):
+    """A named group of tests with one cost class: what to collect, where it runs, its budget, its thresholds."""
+
+    PLACE: ClassVar[str] = "under a tier (`tiers: NAME:`) or `defaults`"
+
+    paths: Annotated[
+        tuple[TestPath, ...],
+        one_or_more(),
+        doc(
+            "folders, files or tests that pytest collects; without it, what pytest's own `testpaths` says",
+            also=("tests",),
+        ),
+    ] = ()
+    markers: Annotated[
+        Markers, doc("a marker expression, as for `pytest -m`; without it, all tests", also=("marker", "mark", "marks"))
+    ] = ""
+    args: Annotated[
+        tuple[Argument, ...],
+        doc(
+            "further arguments for pytest, one list item each; those that mltiers sets itself (`-n`, `-m`, "
+            "`--junitxml`, `--cov` …) are refused with the key to use instead",
+            also=("arguments", "options", "addopts"),
+        ),
+    ] = ()
+    when: Annotated[
+        tuple[EventName, ...],
+        one_or_more(),
+        doc(
+            "the events it runs on: GitHub's names, or `nightly` (the same as `schedule`) or `pre-merge` (a merge "
+            "queue, the `pre-merge-label`, or the comment `/mltiers TIER`); `[]`: only when named on the command line",
+            also=("on", "events", "triggers"),
+        ),
+    ] = ("push", "pull_request")
+    changes: Annotated[
+        tuple[Glob, ...],
+        one_or_more(),
+        doc(
+            "run only if a changed file matches; `**` crosses folders, a later `!pattern` takes files out again and "
+            "must be quoted; without it, any change",
+            also=("paths-filter", "files"),
+        ),
+    ] = ()
+    needs: Annotated[
+        tuple[TierName, ...],
+        one_or_more(),
+        doc("tiers that come first; this one runs only if they passed", also=("after", "depends-on")),
+    ] = ()
+    runner: Annotated[
+        tuple[Label, ...],
+        one_or_more(),
+        doc(
+            "dispatched to a runner with all these labels; without it, the tier runs where the command runs",
+            also=("runs-on", "runners", "labels"),
+        ),
+    ] = ()
+    gpus: Annotated[
+        int,
+        Meta(ge=0, le=64),
+        doc("CUDA devices promised to each shard; a tier that never used a promised one does not pass", also=("gpu",)),
+    ] = 0
+    shards: Annotated[
+        Annotated[int, Meta(ge=1, le=256)] | Literal["auto"], LATER, doc("machines the tests are split over")
+    ] = 1
+    budget: Annotated[
+        Duration,
+        doc(
+            "wall-clock time from start to last result; stopped when it is used up", also=("timeout", "timeout-minutes")
+        ),
+    ] = parse_duration("10m")
+    queue: Annotated[Duration, doc("how long a dispatched tier may wait for a runner")] = parse_duration("1h")
+    per_test: Annotated[Duration | None, LATER, doc("how long one test may take")] = None
+    workers: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)] | Literal["auto"],
+        doc(
+            "test processes (pytest-xdist); `auto`: one per CPU this process may use; 1: no xdist",
+            also=("jobs", "parallel"),
+        ),
+    ] = "auto"
+    env: Annotated[
+        dict[EnvName, Word],
+        doc(
+            "environment variables for the tests; `defaults: {env: …}` is merged in name by name", also=("environment",)
+        ),
+    ] = {}
+    python: Annotated[Python, doc("the Python that runs the tests: a name on PATH, or a path")] = "python"
+    retries: Annotated[
+        int, Meta(ge=0, le=10), LATER, doc("how often a failed test is tried again", also=("reruns",))
+    ] = 0
+    flaky: Annotated[
+        Literal["pass", "fail"], LATER, doc("what a test that failed and then passed on a retry means for the tier")
+    ] = "pass"
+    required: Annotated[bool, doc("whether the run's verdict counts this tier; others are shown only")] = True
+    priority: Annotated[int, Meta(ge=-1000, le=1000), doc("higher starts first")] = 0
+    benchmark: Annotated[
+        Benchmark | None, doc("the tier runs benchmarks (without xdist); `{}`: report only", also=("benchmarks",))
+    ] = None
+    coverage: Annotated[TierCoverage | None, doc("thresholds for this tier alone")] = None
+    fit: Annotated[bool, LATER, doc("choose the tests that fit into the budget, the most telling first")] = False
+    defer: Annotated[
+        Literal["allow", "fail"], LATER, doc("whether tests that did not fit may wait for a later run")
+    ] = "allow"
+    measure: Annotated[bool, LATER, doc("ignore `per-test`; refresh estimates and coverage contexts (nightly)")] = False
+    warm: Annotated[Literal["auto"] | bool, LATER, doc("fork test processes from one that has already imported")] = (
+        "auto"
+    )
+    preload: Annotated[
+        Literal["auto"] | tuple[Module, ...], LATER, doc("modules the warm process imports before it forks")
+    ] = "auto"
+
+
+class Config(_Section, frozen=True, kw_only=True):
+    """ml-tiers.yml: which tests exist, when and where each tier runs, and what it must reach."""
+
+    PLACE: ClassVar[str] = "at the top of the file"
+
+    version: Annotated[
+        Literal[1],
+        doc("of this file's format; version N is read by mltiers N.0 and every later one"),
+    ]
+    source: Annotated[
+        tuple[Path, ...], one_or_more(), doc("folders whose coverage is measured", also=("sources", "src"))
+    ] = (".",)
+    defaults: Annotated[Tier, doc("for every tier; a tier's own key replaces it, `env` is merged by name")] = Tier()
+    coverage: Annotated[Coverage, doc("thresholds for the run as a whole")] = Coverage()
+    pre_merge_label: Annotated[Label, doc("the pull request label that starts `pre-merge` tiers")] = "ready-for-gpu"
+    gpu_minutes_per_day: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        LATER,
+        doc("GPU minutes that nightly and pre-merge tiers may use in a day"),
+    ] = None
+    history: Annotated[History, LATER, doc("where the memory of earlier commits lives")] = History()
+    tiers: Annotated[dict[TierName, Tier], Meta(min_length=1), doc("the tiers, by name")]
+
+
+def later_keys(section: type[msgspec.Struct]) -> frozenset[str]:
+    """The keys of a section whose behaviour does not exist yet."""
+    return frozenset(key for key, field in fields_of(section).items() if extras(field.type).get("later"))
+
+
+@cache
+def fields_of(section: type[msgspec.Struct]) -> dict[str, FieldInfo]:
+    """The fields of a section by their names in the file."""
+    return {field.encode_name: field for field in msgspec.structs.fields(section)}
+
+
+def unwrap(wanted: Any) -> tuple[Any, tuple[Meta, ...]]:
+    """A type without its annotations, and the annotations, outermost last."""
+    metas = tuple(meta for meta in getattr(wanted, "__metadata__", ()) if isinstance(meta, Meta))
+    return (wanted.__origin__ if metas else wanted), metas
+
+
+def extras(wanted: Any) -> dict[str, Any]:
+    """What our own annotations say about a type, merged."""
+    merged: dict[str, Any] = {}
+    for meta in unwrap(wanted)[1]:
+        merged.update(meta.extra or {})
+    return merged
