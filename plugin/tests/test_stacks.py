@@ -78,14 +78,16 @@ def test_a_worker_says_which_it_is(tmp_path: Path) -> None:
 def test_a_forked_process_answers_in_a_file_of_its_own(tmp_path: Path) -> None:
     code = """
 r, w = os.pipe()
+def loader():
+    os.write(w, b"x")
+    time.sleep(60)
+def parent():
+    print(os.getpid(), child, flush=True)
+    time.sleep(60)
 child = os.fork()
 if child == 0:
-    os.write(w, b"x")
-    def loader(): time.sleep(60)
     loader()
 os.read(r, 1)
-print(os.getpid(), child, flush=True)
-def parent(): time.sleep(60)
 parent()
 """
     with running(code, tmp_path) as (_, [parent, child]):
