@@ -66,6 +66,10 @@ class BootstrapError(Exception):
         self.exit_code = exit_code
 
 
+class Cancelled(BaseException):
+    """Somebody stopped us. No Exception: the orchestrator, still starting, must not take it for a defect of its own."""
+
+
 # --- the command line ----------------------------------------------------------------------------------------------
 
 
@@ -415,7 +419,7 @@ def _fail(error: BootstrapError, environ: "Mapping[str, str]") -> int:
 def _cancelled(number: int, frame: object) -> None:
     for later in SIGNALS:  # the runner's second signal must not interrupt the answer to its first
         signal.signal(later, lambda *_: None)  # not SIG_IGN: Python complains about one that has already arrived
-    raise BootstrapError(f"cancelled by {signal.Signals(number).name}", exit_code=CANCELLED)
+    raise Cancelled(f"cancelled by {signal.Signals(number).name}")
 
 
 def _entry(arguments: "list[str]", environ: "Mapping[str, str]") -> int:
@@ -429,6 +433,8 @@ def _entry(arguments: "list[str]", environ: "Mapping[str, str]") -> int:
         # From here until the orchestrator can answer, a signal waits instead of being lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         os.execve(executable, command, environment)  # noqa: S606 -- this process becomes it: that is the point
+    except Cancelled as error:
+        return _fail(BootstrapError(str(error), exit_code=CANCELLED), environ)
     except BootstrapError as error:
         return _fail(error, environ)
     except OSError as error:
