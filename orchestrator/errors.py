@@ -37,7 +37,7 @@ class UsageError(MltiersError):
 
 
 class ConfigError(UsageError):
-    """ml-tiers.yml is wrong; carries every problem found, each already formatted as ``file:line:col: path: sentence``."""
+    """ml-tiers.yml is wrong; carries every problem found, each formatted as ``file:line:col: path: sentence``."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))

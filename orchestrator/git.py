@@ -94,9 +94,7 @@ class Git:
         """What the files on disk change against the commit ``base``, untracked files included."""
         tracked = _name_status(self.run(*_diff("--name-status", "-z"), base, "--"))
         others = self.run("ls-files", "--others", "--exclude-standard", "--full-name", "-z", ":/")
-        untracked = tuple(
-            ChangedFile(path=os.fsdecode(path), status="added") for path in others.split(b"\0") if path
-        )
+        untracked = tuple(ChangedFile(path=os.fsdecode(path), status="added") for path in others.split(b"\0") if path)
         return tracked + untracked
 
     def changed_lines(self, base: str, head: str | None) -> dict[str, frozenset[int]]:

@@ -80,6 +80,8 @@ def judge_tier(plan: TierPlan, result: TierResult | None) -> TierVerdict:
     exit_code = VERDICT_EXIT_CODES[verdict]
     if verdict is Verdict.FLAKY and plan.flaky_fails:
         exit_code = ExitCode.FAILED
+    if verdict is Verdict.NOT_RUN and plan.run:  # it should have run: a tier it needs did not pass
+        exit_code = ExitCode.FAILED
     return TierVerdict(plan=plan, result=result, verdict=verdict, reasons=tuple(reasons), exit_code=exit_code)
 
 
@@ -92,11 +94,14 @@ def _tier_verdict(plan: TierPlan, result: TierResult | None) -> tuple[Verdict, l
     if result.ending is Ending.CANCELLED:
         return Verdict.CANCELLED, ["somebody stopped it", *_naming("was running", running)]
     if result.ending is Ending.NOT_STARTED:
-        return (Verdict.NOT_RUN if result.exit_code is None else Verdict.INFRASTRUCTURE), [result.reason or "not started"]
+        verdict = Verdict.INFRASTRUCTURE if result.problems else Verdict.NOT_RUN
+        return verdict, [result.reason or "it did not start", *result.problems]
     over = result.ending is Ending.DEADLINE or (plan.budget > 0 and result.seconds > plan.budget)
     counts = result.counts
     bad = [t.node_id for t in result.tests if t.outcome in (TestOutcome.FAILED, TestOutcome.ERROR)]
-    failures = [f"{counts.failed + counts.error} of {counts.total} tests failed", *_naming("failed", bad)] if bad else []
+    failures = (
+        [f"{counts.failed + counts.error} of {counts.total} tests failed", *_naming("failed", bad)] if bad else []
+    )
     if over:
         stopped = "was stopped at" if result.ending is Ending.DEADLINE else f"took {result.seconds:.1f} s, over"
         sentence = f"{stopped} its budget of {plan.budget:g} s"
@@ -199,7 +204,10 @@ def _supersede(tier: TierVerdict, newer_head: str) -> TierVerdict:
         return tier
     reason = f"the pull request is at {newer_head[:10]} by now; this tested an older commit, and was: {tier.verdict}"
     return replace(
-        tier, verdict=Verdict.SUPERSEDED, reasons=(reason, *tier.reasons), exit_code=VERDICT_EXIT_CODES[Verdict.SUPERSEDED]
+        tier,
+        verdict=Verdict.SUPERSEDED,
+        reasons=(reason, *tier.reasons),
+        exit_code=VERDICT_EXIT_CODES[Verdict.SUPERSEDED],
     )
 
 
@@ -209,8 +217,10 @@ def _worst(tiers: tuple[TierVerdict, ...]) -> Verdict:
 
 
 def _exit_code(tiers: tuple[TierVerdict, ...], worst: Verdict) -> ExitCode:
-    codes = [tier.exit_code for tier in tiers if tier.plan.required and tier.verdict is worst]
-    return max(codes, default=VERDICT_EXIT_CODES[worst])
+    """The code of the worst verdict; a milder one may still carry a failure (a required tier that could not run)."""
+    required = [tier for tier in tiers if tier.plan.required]
+    code = max((tier.exit_code for tier in required if tier.verdict is worst), default=VERDICT_EXIT_CODES[worst])
+    return code or max((tier.exit_code for tier in required), default=code)
 
 
 def _naming(what: str, node_ids: list[str]) -> list[str]:

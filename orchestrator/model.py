@@ -29,7 +29,7 @@ class Verdict(str, Enum):
     NOT_RUN = "not-run"
 
     def __str__(self) -> str:
-        return self.value
+        return str(self.value)
 
     @property
     def severity(self) -> int:
@@ -77,7 +77,7 @@ class GithubRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Why we run, and on which commit. ``name`` is GitHub's event name, or ``local`` on a laptop without ``--event``."""
+    """Why we run, and on which commit. ``name`` is GitHub's event name, or ``local`` without one."""
 
     name: str
     action: str | None = None
@@ -201,7 +201,24 @@ class Ending(str, Enum):
     UNKNOWN = "unknown"  # reported from elsewhere without saying
 
     def __str__(self) -> str:
-        return self.value
+        return str(self.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How the process of one tier (or of one shard of it) ended; its evidence lies in its output folder."""
+
+    tier: str
+    ending: Ending
+    exit_code: int | None = None
+    seconds: float = 0.0
+    started: float | None = None  # Unix seconds
+    stopped: float | None = None  # Unix seconds at which we began to stop it; None: it ended by itself
+    reason: str | None = None  # why it did not start
+    problems: tuple[str, ...] = ()  # what makes its evidence untrustworthy
+    notes: tuple[str, ...] = ()  # worth saying, without consequence: processes it left behind
+    output_tail: str = ""
+    stacks: str = ""  # of what was running when we stopped it
 
 
 class TestOutcome(str, Enum):
@@ -218,7 +235,7 @@ class TestOutcome(str, Enum):
     UNFINISHED = "unfinished"  # started and never ended: it was running when its process stopped
 
     def __str__(self) -> str:
-        return self.value
+        return str(self.value)
 
     @property
     def executed(self) -> bool:
@@ -272,9 +289,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        return (
-            self.passed + self.failed + self.error + self.skipped + self.xfailed + self.xpassed + self.unfinished
-        )
+        return self.passed + self.failed + self.error + self.skipped + self.xfailed + self.xpassed + self.unfinished
 
     @property
     def executed(self) -> int:
@@ -373,6 +388,8 @@ class TierResult:
     workers: int = 1
     command: tuple[str, ...] = ()
     output_tail: str = ""  # last lines of what the process printed
+    stacks: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def counts(self) -> Counts:

@@ -49,7 +49,8 @@ def make_plan(
     pythons: Mapping[str, PythonFacts],
     notes: Sequence[str] = (),
 ) -> Plan:
-    """The plan. ``pythons``: the facts of every interpreter a tier names; ``config_path``: from the repository's top.
+    """The plan. ``config_path``: from the repository's top. ``pythons``: the facts of the interpreters that tiers name;
+    a tier whose Python was not looked at (results reported from elsewhere) has no command line.
 
     Raises UsageError for a named tier that is not in the configuration.
     """
@@ -71,8 +72,8 @@ def make_plan(
             else:
                 because = f"needs {missing[0]}, which does not run: {decided[missing[0]].reason}"
                 planned = replace(planned, run=False, reason=because)
-        if planned.run:
-            planned = _how(planned, tier, config, pythons[tier.python], machine, request)
+        if planned.run and (python := pythons.get(tier.python)) is not None:
+            planned = _how(planned, tier, config, python, machine, request)
         decided[name] = planned
     return Plan(
         config_path=config_path,
@@ -156,6 +157,7 @@ def _tier_plan(name: str, tier: Tier, *, run: bool, reason: str, where: str, req
         budget=tier.budget,
         queue=tier.queue,
         benchmark=tier.benchmark is not None,
+        coverage_minimum=tier.coverage.minimum if tier.coverage is not None else None,
     )
 
 
@@ -188,12 +190,10 @@ def _how(
         threads = str(max(1, machine.cpus // workers))
         unset = [v for v in THREAD_VARIABLES if v not in env and v not in machine.variables]
         env |= dict.fromkeys(unset, threads)  # N workers with N threads each would fight over N cores
-    own = tier.coverage.minimum if tier.coverage is not None else None
     return replace(
         planned,
         workers=workers,
         coverage=measured,
-        coverage_minimum=own,
         python=python,
         command=_command(planned, tier, config, python, workers=workers, measured=measured, out=request.out),
         env=env,

@@ -1,0 +1,263 @@
+"""`mltiers`: argv and environment in, exit code out. Every error a user can meet ends here as a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from orchestrator import __version__
+from orchestrator.errors import Cancelled, ExitCode, MltiersError, UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.environment import Environment
+    from orchestrator.github import GitHub
+    from orchestrator.pipeline import Hands, Options
+    from orchestrator.process import Cancellation
+
+DESCRIPTION = "Tiered tests for ML code: what runs when, where, inside which budget, and what the results mean."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point of the command. Returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except Cancelled as error:
+        _talk(f"mltiers: {error}")
+        return ExitCode.CANCELLED
+    except MltiersError as error:
+        _talk(str(error) if isinstance(error, UsageError) and "\n" in error.message else f"mltiers: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.CANCELLED
+    except BrokenPipeError:  # `mltiers plan | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+    except OSError as error:
+        _talk(f"mltiers: {error}")
+        return ExitCode.INFRASTRUCTURE
+    except Exception as error:
+        _talk(f"mltiers: this is a defect of mltiers {__version__}: {type(error).__name__}: {error}")
+        if os.environ.get("MLTIERS_DEBUG"):
+            raise
+        _talk("  set MLTIERS_DEBUG=1 for the traceback, and please report it")
+        return ExitCode.INFRASTRUCTURE
+
+
+# --- the command line ----------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mltiers", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"mltiers {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    check = _command(commands, "check", _check, "validate ml-tiers.yml and show every error at once")
+    check.add_argument("--config", type=Path, default=Path("ml-tiers.yml"), metavar="PATH")
+    check.add_argument("--json", action="store_true", help="print one JSON document")
+
+    plan = _command(commands, "plan", _plan, "print what would run, where, for how long, and why the rest would not")
+    _line_options(plan)
+
+    run = _command(commands, "run", _run, "run the tiers of the event (or the named ones) here, and say what it means")
+    run.add_argument("tiers", nargs="*", metavar="TIER")
+    _line_options(run)
+    _publish_options(run)
+
+    report = _command(commands, "report", _report, "judge and show results that were collected elsewhere")
+    report.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="laid out as --out writes it")
+    _line_options(report)
+    _publish_options(report)
+
+    _command(commands, "schema", _schema, "print the JSON Schema of ml-tiers.yml")
+
+    init = _command(commands, "init", _init, "look at this repository's tests and write a first ml-tiers.yml")
+    init.add_argument("--dry-run", action="store_true", help="print the files instead of writing them")
+    init.add_argument("--force", action="store_true", help="overwrite files that are there")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    function: Callable[[argparse.Namespace], ExitCode],
+    text: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _line_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--config", type=Path, default=Path("ml-tiers.yml"), metavar="PATH")
+    add("--event", metavar="NAME", help="push, pull_request, schedule, …: the event to stand in for")
+    add("--out", type=Path, metavar="DIR", help="where results go (.mltiers beside the configuration)")
+    add("--json", action="store_true", help="print one JSON document")
+    add("--python", metavar="PATH", help="the Python that runs the tests (python on PATH)")
+    add("--dispatch", action=argparse.BooleanOptionalAction, default=True, help="start tiers that belong elsewhere")
+    add("--force", action="store_true", help="run although no file in `changes` was touched")
+    add("--sha", metavar="COMMIT", help="the commit that results belong to (from the event)")
+    add("--pr", type=int, metavar="N", help="the pull request (from the event)")
+
+
+def _publish_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--comment", choices=("on-change", "always", "never"), default="on-change")
+    parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--shard", metavar="K/N", help=argparse.SUPPRESS)
+    parser.add_argument("--fit", action="store_true", help=argparse.SUPPRESS)
+
+
+# --- the commands --------------------------------------------------------------------------------------------------
+
+
+def _check(arguments: argparse.Namespace) -> ExitCode:
+    from orchestrator.config import parse_config
+    from orchestrator.errors import ConfigError
+    from orchestrator.gather import missing_paths, read_config_file
+
+    problems: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    try:
+        config = parse_config(read_config_file(arguments.config), filename=str(arguments.config))
+        warnings = missing_paths(config, arguments.config.absolute().parent)
+    except ConfigError as error:
+        problems = error.problems
+    if arguments.json:
+        print(json.dumps({"version": 1, "valid": not problems, "errors": list(problems), "warnings": list(warnings)}))
+    for line in (*problems, *warnings):
+        _talk(line)
+    if not problems and not arguments.json:
+        print(f"{arguments.config}: {len(config.tiers)} tiers, no errors")
+    return ExitCode.USAGE if problems else ExitCode.PASSED
+
+
+def _plan(arguments: argparse.Namespace) -> ExitCode:
+    from orchestrator.pipeline import prepare
+    from orchestrator.process import Cancellation
+    from orchestrator.publish import write_plan_outputs
+    from orchestrator.render.documents import plan_document
+    from orchestrator.render.plan_table import render_plan
+
+    hands = _hands(Cancellation())
+    _, plan = prepare(_options(arguments), hands)
+    document = plan_document(plan)
+    write_plan_outputs(plan, hands.environment, sys.stderr)
+    if arguments.json:
+        print(json.dumps(document))
+    else:
+        sys.stdout.write(render_plan(plan))
+    return ExitCode.PASSED
+
+
+def _run(arguments: argparse.Namespace) -> ExitCode:
+    from orchestrator.pipeline import run
+
+    _refuse_unsupported(arguments)
+    return _conclude(arguments, run)
+
+
+def _report(arguments: argparse.Namespace) -> ExitCode:
+    from orchestrator.pipeline import report
+
+    _refuse_unsupported(arguments)
+    return _conclude(arguments, lambda options, hands: report(options, arguments.folders, hands))
+
+
+def _conclude(arguments: argparse.Namespace, line: Callable[[Options, Hands], object]) -> ExitCode:
+    from orchestrator.process import Cancellation
+    from orchestrator.publish import Published
+    from orchestrator.render.documents import verdict_document
+    from orchestrator.render.text import render_terminal
+
+    with Cancellation.on_signals() as cancel:
+        hands = _hands(cancel)
+        published = line(_options(arguments), hands)
+    assert isinstance(published, Published)  # noqa: S101 -- for the type checker
+    run = published.run
+    if arguments.json:
+        print(json.dumps(verdict_document(run)))
+    else:
+        color = hands.environment.color and sys.stdout.isatty()
+        sys.stdout.write(render_terminal(run, width=_width(), color=color))
+        print(f"\nreport: {published.report}")
+        if published.comment_url:
+            print(f"comment: {published.comment_url}")
+    return run.exit_code
+
+
+def _schema(_: argparse.Namespace) -> ExitCode:
+    from orchestrator.config import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+    return ExitCode.PASSED
+
+
+def _init(arguments: argparse.Namespace) -> ExitCode:
+    from orchestrator.initialise import run_init
+
+    return run_init(Path.cwd(), dry_run=arguments.dry_run, force=arguments.force, out=sys.stdout)
+
+
+# --- what every command needs --------------------------------------------------------------------------------------
+
+
+def _refuse_unsupported(arguments: argparse.Namespace) -> None:
+    for name in ("wait", "shard", "fit"):
+        if getattr(arguments, name):
+            raise UsageError(f"--{name} is not yet supported by mltiers {__version__}")
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    from orchestrator.pipeline import Options
+
+    return Options(
+        config=arguments.config,
+        tiers=tuple(getattr(arguments, "tiers", ())),
+        event=arguments.event,
+        out=arguments.out,
+        python=arguments.python,
+        comment=getattr(arguments, "comment", "never"),
+        dispatch=arguments.dispatch,
+        force=arguments.force,
+        sha=arguments.sha,
+        pr=arguments.pr,
+    )
+
+
+def _hands(cancel: Cancellation) -> Hands:
+    from orchestrator.environment import Environment
+    from orchestrator.pipeline import Hands
+
+    environment = Environment.read(os.environ, terminal=sys.stderr.isatty())
+    return Hands(
+        environment=environment,
+        talk=sys.stderr,
+        terminal=sys.stderr.isatty() and not environment.in_actions,
+        connect=_connect,
+        cancel=cancel,
+    )
+
+
+def _connect(environment: Environment) -> GitHub | None:
+    """A client for the repository of this job, where there is a token to speak with."""
+    if not (environment.in_actions and environment.token and environment.repository and environment.api_url):
+        return None
+    from orchestrator.github import GitHub
+
+    return GitHub(api_url=environment.api_url, repository=environment.repository, token=environment.token)
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def _talk(text: str, stream: TextIO | None = None) -> None:
+    print(text, file=stream or sys.stderr)

@@ -1,0 +1,305 @@
+"""Reads what a tier left in its output folder into one ``TierResult``; whatever is wrong with it becomes a problem.
+
+The same function reads a tier that just ran here, a shard's artifact and a stranger's upload, so everything in the
+folder is untrusted: links and special files are refused, sizes are bounded, and nothing in a file ends us.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from orchestrator.model import Ending, GpuUse, Outcome, TestOutcome, TestResult, TierPlan, TierResult
+from orchestrator.readers.benchmark import BenchmarkReport, read_benchmarks
+from orchestrator.readers.coverage import combine, read_coverage
+from orchestrator.readers.document import BrokenReportError, load_json_object
+from orchestrator.readers.events import EventLog, read_events
+from orchestrator.readers.junit import JUnitReport, read_junit
+from orchestrator.readers.junit_writer import write_junit
+from orchestrator.readers.merge import merge_tests
+from orchestrator.render.documents import result_document
+
+TIER_FILES = (
+    "junit.xml",
+    "junit.pytest.xml",
+    "events.jsonl",
+    "coverage.json",
+    "benchmark.json",
+    "result.json",
+    "output.log",
+    "stacks",
+)
+MAX_BYTES = 512 * 1024 * 1024
+_CHUNK = 1 << 16
+_LINE = 1 << 24
+_STOPPED = (Ending.DEADLINE, Ending.CANCELLED)
+
+T = TypeVar("T")
+
+
+def collect_run(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path, sha: str | None) -> TierResult:
+    """The result of a tier that just ran here. Writes what it owes: ``result.json``, a JUnit file."""
+    result = collect_tier(plan, outcome, folder, root=root)
+    if outcome.ending in _STOPPED and result.tests:
+        _synthesise(folder, plan.name, result.tests, outcome)
+    write_result(result, folder, sha=sha)
+    return result
+
+
+def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) -> TierResult:
+    """Everything known about one tier. Changes nothing, and never raises for what is in the folder."""
+    problems = list(outcome.problems)
+    junit = _read(folder / "junit.xml", _junit, problems)
+    log = _read(folder / "events.jsonl", _events, problems)
+    stopped = outcome.ending in _STOPPED
+    if stopped and log is not None:
+        # pytest may have been writing its report when it was stopped; the stream has every test that ended before.
+        tests, disagreements = merge_tests(None, log)
+        tests = tuple(_as_at_the_stop(test, log, outcome) for test in tests)
+    else:
+        tests, disagreements = merge_tests(junit, log)
+    problems += disagreements
+    coverage, coverage_note = _coverage(plan, folder, problems)
+    benchmarks = _benchmarks(plan, folder, problems)
+    return TierResult(
+        name=plan.name,
+        ending=outcome.ending,
+        exit_code=outcome.exit_code,
+        reason=outcome.reason,
+        seconds=outcome.seconds,
+        started=outcome.started,
+        tests=tuple(_relative(test, root) for test in tests),
+        has_report=junit is not None or (stopped and bool(tests)),
+        problems=tuple(dict.fromkeys(problems)),
+        coverage=coverage,
+        coverage_note=coverage_note,
+        benchmarks=benchmarks.benchmarks if benchmarks is not None else (),
+        benchmark_machine=benchmarks.machine if benchmarks is not None else {},
+        gpu=_gpu(log),
+        deselected=log.deselected if log is not None else 0,
+        workers=plan.workers,
+        command=plan.command,
+        output_tail=outcome.output_tail,
+        stacks=outcome.stacks,
+        notes=outcome.notes,
+    )
+
+
+def merge_shards(results: Sequence[TierResult]) -> TierResult:
+    """One result of the parts of a tier that ran apart: every test of any of them, the union of their coverage."""
+    if len(results) == 1:
+        return results[0]
+    first = results[0]
+    worst = max(results, key=lambda part: (_ENDINGS.index(part.ending), abs(part.exit_code or 0)))
+    seen: dict[str, int] = {}
+    for part in results:
+        for test in part.tests:
+            seen[test.node_id] = seen.get(test.node_id, 0) + 1
+    repeated = [node for node, times in seen.items() if times > 1]
+    problems = [f"{problem} (part {n})" for n, part in enumerate(results, 1) for problem in part.problems]
+    if repeated:
+        problems.append(f"{len(repeated)} tests ran in more than one part: {', '.join(repeated[:3])}")
+    unknown = [part.coverage_note or "not measured" for part in results if part.coverage is None]
+    return replace(
+        first,
+        ending=worst.ending,
+        exit_code=worst.exit_code,
+        seconds=max(part.seconds for part in results),
+        tests=tuple(test for part in results for test in part.tests),
+        has_report=all(part.has_report for part in results),
+        problems=tuple(problems),
+        coverage=None if unknown else combine(part.coverage for part in results if part.coverage is not None),
+        coverage_note="; ".join(dict.fromkeys(unknown)) or None,
+        benchmarks=tuple(benchmark for part in results for benchmark in part.benchmarks),
+        deselected=sum(part.deselected for part in results),
+        notes=tuple(note for part in results for note in part.notes),
+    )
+
+
+_ENDINGS = (Ending.EXITED, Ending.UNKNOWN, Ending.NOT_STARTED, Ending.SIGNALED, Ending.DEADLINE, Ending.CANCELLED)
+
+
+def find_parts(folders: Sequence[Path]) -> dict[str, list[Path]]:
+    """The tiers that lie in folders laid out as ``--out`` writes them: name → one folder per part."""
+    parts: dict[str, list[Path]] = {}
+    for folder in folders:
+        for entry in sorted(folder.iterdir()):
+            if entry.is_symlink() or not entry.is_dir():
+                continue
+            if any((entry / name).exists() for name in ("junit.xml", "result.json", "events.jsonl")):
+                parts.setdefault(entry.name, []).append(entry)
+    return parts
+
+
+def recorded_outcome(name: str, folder: Path) -> Outcome:
+    """How a tier ended, as the ``result.json`` beside its report says; unknown where there is none."""
+    problems: list[str] = []
+    facts = _read(folder / "result.json", lambda chunks: load_json_object(b"".join(chunks), limit=MAX_BYTES), problems)
+    if facts is None:
+        return Outcome(tier=name, ending=Ending.UNKNOWN, problems=tuple(problems))
+    try:
+        ending = Ending(str(facts.get("ending")))
+    except ValueError:
+        ending = Ending.UNKNOWN
+        problems.append(f"result.json says an unknown ending: {facts.get('ending')!r}")
+    code, seconds, reason = facts.get("exit_code"), facts.get("seconds"), facts.get("reason")
+    recorded = facts.get("problems")
+    return Outcome(
+        tier=name,
+        ending=ending,
+        exit_code=code if type(code) is int else None,
+        seconds=float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e7 else 0.0,
+        reason=reason if isinstance(reason, str) else None,
+        stacks=facts["stacks"] if isinstance(facts.get("stacks"), str) else "",
+        problems=(*problems, *(str(p)[:500] for p in (recorded if isinstance(recorded, list) else ())[:20])),
+    )
+
+
+def recorded_plan(folder: Path) -> set[str]:
+    """The tiers that the ``plan.json`` beside collected results said would run there; none without one."""
+    plan = _read(folder / "plan.json", lambda chunks: load_json_object(b"".join(chunks), limit=MAX_BYTES), [])
+    tiers = plan.get("tiers") if plan is not None else None
+    if not isinstance(tiers, dict):
+        return set()
+    return {
+        name
+        for name, tier in tiers.items()
+        if isinstance(tier, dict) and tier.get("run") is True and tier.get("where") == "here"
+    }
+
+
+def declared_seconds(folder: Path) -> float:
+    """The time a JUnit report gives for itself, for a tier that came without a ``result.json``."""
+    junit = _read(folder / "junit.xml", _junit, [])
+    return junit.seconds if junit is not None else 0.0
+
+
+def write_result(result: TierResult, folder: Path, *, sha: str | None) -> None:
+    """Write the tier's ``result.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "result.json", result_document(result, sha=sha))
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document so that a reader sees all of it or none. Surrogates in names survive as escapes."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(document, allow_nan=False) + "\n", encoding="ascii")
+    partial.replace(path)
+
+
+# --- one file each -------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path, reader: Callable[[Iterator[bytes]], T], problems: list[str]) -> T | None:
+    """What ``reader`` makes of the file, or None where there is none; what is wrong with it goes to ``problems``."""
+    try:
+        with _open_plain(path) as file:
+            return reader(_chunks(file))
+    except FileNotFoundError:
+        return None
+    except BrokenReportError as error:
+        problems.append(f"{path.name}: {error}")
+    except OSError as error:
+        problems.append(f"{path.name}: cannot be read: {error.strerror or error}")
+    return None
+
+
+def _open_plain(path: Path) -> BinaryIO:
+    """Open a regular file that is where its name says: no link into other folders, no pipe that never ends."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise BrokenReportError("it is not a plain file")
+    if status.st_size > MAX_BYTES:
+        os.close(descriptor)
+        raise BrokenReportError(f"it is larger than {MAX_BYTES // 2**20} MiB")
+    return os.fdopen(descriptor, "rb")
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk
+
+
+def _junit(chunks: Iterator[bytes]) -> JUnitReport:
+    return read_junit(chunks)
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    pending = b""
+    for chunk in chunks:
+        *lines, pending = (pending + chunk).split(b"\n")
+        yield from lines
+        if len(pending) > _LINE:  # no line of ours is that long: let the reader say so, and do not hoard it
+            yield pending
+            pending = b""
+    if pending:
+        yield pending
+
+
+def _events(chunks: Iterator[bytes]) -> EventLog:
+    return read_events(_lines(chunks))
+
+
+def _coverage(plan: TierPlan, folder: Path, problems: list[str]) -> tuple[Any, str | None]:
+    """Coverage, or why it is unknown: never zero for a file that is not there."""
+    wrong: list[str] = []
+    coverage = _read(folder / "coverage.json", lambda chunks: read_coverage(b"".join(chunks)), wrong)
+    if coverage is not None:
+        return coverage, None
+    if wrong:
+        problems += wrong
+        return None, wrong[0]
+    if plan.benchmark:
+        return None, "not measured: it would disturb the benchmarks"
+    if not plan.coverage and plan.python is not None:
+        return None, "pytest-cov is not installed"
+    return None, "it left no coverage report"
+
+
+def _benchmarks(plan: TierPlan, folder: Path, problems: list[str]) -> BenchmarkReport | None:
+    wrong: list[str] = []
+    report = _read(folder / "benchmark.json", lambda chunks: read_benchmarks(b"".join(chunks)), wrong)
+    if plan.benchmark:
+        if wrong:
+            problems += wrong
+        elif report is None and plan.python is not None and plan.python.benchmark is not None:
+            problems.append("it left no benchmark.json")
+    return report
+
+
+def _gpu(log: EventLog | None) -> GpuUse | None:
+    return log.gpu if log is not None else None
+
+
+def _as_at_the_stop(test: TestResult, log: EventLog, outcome: Outcome) -> TestResult:
+    """A test our own stop made fail was running, not failing: its worker was killed, its teardown interrupted."""
+    if outcome.stopped is None or not test.outcome.bad or test.outcome is TestOutcome.UNFINISHED:
+        return test
+    failed_at = log.failed_at.get(test.node_id)
+    if failed_at is None or failed_at < outcome.stopped:
+        return test
+    seconds = max(0.0, outcome.stopped - test.started) if test.started is not None else test.seconds
+    return replace(test, outcome=TestOutcome.UNFINISHED, seconds=seconds, message=None)
+
+
+def _synthesise(folder: Path, name: str, tests: tuple[TestResult, ...], outcome: Outcome) -> None:
+    """Keep what pytest wrote aside, and put a report with every test that is known in its place."""
+    report = folder / "junit.xml"
+    if report.exists():
+        report.replace(folder / "junit.pytest.xml")
+    report.write_bytes(write_junit(tests, name=name, seconds=outcome.seconds))
+
+
+def _relative(test: TestResult, root: Path) -> TestResult:
+    """The file of a failure relative to the root, as annotations need it; a file outside it is nobody's to annotate."""
+    if test.file is None or not test.file.startswith("/"):
+        return test
+    inside = Path(os.path.relpath(test.file, root)).as_posix()
+    return replace(test, file=None, line=None) if inside.startswith("../") else replace(test, file=inside)

@@ -1,0 +1,245 @@
+"""Everything a decision needs, fetched once before it is made: event, configuration, changed files, Pythons."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from orchestrator.config import Config, parse_config
+from orchestrator.environment import Environment
+from orchestrator.errors import ConfigError, InfrastructureError, UsageError
+from orchestrator.event import GITHUB_EVENTS, LOCAL, override, read_event
+from orchestrator.git import Git, GitError
+from orchestrator.github import GitHub
+from orchestrator.interpreter import find_python, read_facts
+from orchestrator.model import ChangedFile, Changes, Event, PythonFacts
+from orchestrator.trust import apply_base
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """Where we are and what we were told, all read; nothing decided."""
+
+    root: Path  # the configuration's folder, absolute
+    config_path: str  # from the repository's top
+    prefix: str  # the configuration's folder from the repository's top: "" or "a/b/"
+    config: Config
+    event: Event
+    changes: Changes
+    range: tuple[str, str | None] | None  # base and head of the change in this clone; head None: the files on disk
+    git: Git | None
+    github: GitHub | None
+    notes: tuple[str, ...] = ()
+
+
+def gather(
+    *,
+    config: Path,
+    event_name: str | None,
+    sha: str | None,
+    pr: int | None,
+    environment: Environment,
+    connect: Callable[[Environment], GitHub | None],
+) -> Situation:
+    """Read configuration, event and git. Raises ConfigError, UsageError."""
+    root = config.absolute().parent
+    text = read_config_file(config)
+    own = parse_config(text, filename=str(config))
+    git = Git(root=root, variables=environment.variables)
+    head = git.commit("HEAD")
+    here = git if head is not None else None
+    prefix = here.prefix() if here is not None else ""
+    event = override(_event(event_name, environment, here, head), sha=sha, pr=pr)
+    github = connect(environment)
+    notes: list[str] = []
+    found = _range(event, here, head, notes)
+    changes = _changes(event, here, found, github, notes)
+    effective = _trusted(own, event, here, prefix + config.name, notes)
+    return Situation(
+        root=root,
+        config_path=prefix + config.name,
+        prefix=prefix,
+        config=effective,
+        event=event,
+        changes=_relative_to(changes, prefix),
+        range=found,
+        git=here,
+        github=github,
+        notes=tuple(notes),
+    )
+
+
+def read_config_file(path: Path) -> bytes:
+    """The bytes of ml-tiers.yml. Raises UsageError where there is none to read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file", remedy="`mltiers init` writes a first one") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError([f"{path}:1:1: the file is larger than {MAX_CONFIG_BYTES // 2**20} MiB"])
+    return data
+
+
+def missing_paths(config: Config, root: Path) -> list[str]:
+    """Paths of the configuration that are not there: no error (a tier may be written before its tests), but said."""
+    said = [f"source: {path} does not exist" for path in config.source if not (root / path).exists()]
+    for name, tier in config.tiers.items():
+        for path in tier.paths:
+            if not (root / path.partition("::")[0]).exists():
+                said.append(f"tiers.{name}.paths: {path} does not exist")
+    return said
+
+
+def gather_pythons(config: Config, root: Path, environment: Environment) -> dict[str, PythonFacts]:
+    """The facts of each Python that a tier names, by that name. Raises UsageError."""
+    variables = environment.for_tests({})
+    facts = {}
+    for name in dict.fromkeys(tier.python for tier in config.tiers.values()):
+        executable = find_python(name, variables=environment.variables, root=root)
+        facts[name] = replace(read_facts(executable, variables=variables), executable=executable)
+    return facts
+
+
+def replace_python(config: Config, python: str) -> Config:
+    """The configuration with every tier on this Python."""
+    tiers = {name: msgspec.structs.replace(tier, python=python) for name, tier in config.tiers.items()}
+    return msgspec.structs.replace(config, tiers=tiers)
+
+
+def changed_lines(situation: Situation) -> Mapping[str, frozenset[int]] | None:
+    """New-side lines of the change per path, relative to the configuration's folder; None where unknown."""
+    if situation.git is None or situation.range is None:
+        return None
+    try:
+        lines = situation.git.changed_lines(*situation.range)
+    except GitError:
+        return None
+    own = situation.prefix
+    return {path.removeprefix(own): numbers for path, numbers in lines.items() if path.startswith(own)}
+
+
+# --- event ---------------------------------------------------------------------------------------------------------
+
+
+def _event(name: str | None, environment: Environment, git: Git | None, head: str | None) -> Event:
+    if environment.event_name is not None and name in (None, environment.event_name):
+        payload = _payload(environment)
+        if payload is not None or environment.in_actions:
+            return read_event(environment, payload)
+    if name is not None and name not in GITHUB_EVENTS:
+        raise UsageError(f"--event {name!r} is not an event", remedy=f"one of: {', '.join(GITHUB_EVENTS)}")
+    base = None
+    if git is not None and head is not None:
+        trunk = git.default_branch()
+        base = (git.merge_base(head, trunk) if trunk else None) or head
+    return Event(name=name or LOCAL, sha=head, base_sha=base)
+
+
+def _payload(environment: Environment) -> dict[str, Any] | None:
+    if environment.event_path is None:
+        return None
+    path = Path(environment.event_path)
+    try:
+        payload = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"GITHUB_EVENT_PATH: {path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"GITHUB_EVENT_PATH: {path}: is not JSON: {error}") from None
+    if not isinstance(payload, dict):
+        raise UsageError(f"GITHUB_EVENT_PATH: {path}: is not a JSON object")
+    return payload
+
+
+# --- changes -------------------------------------------------------------------------------------------------------
+
+
+def _range(event: Event, git: Git | None, head: str | None, notes: list[str]) -> tuple[str, str | None] | None:
+    """Base and head of the change as this clone has them, so that line numbers are those of the files on disk."""
+    if git is None or head is None or event.base_sha is None:
+        return None
+    if not event.on_github and event.name not in ("pull_request", "merge_group"):
+        return event.base_sha, None
+    if event.name == "pull_request" and head != event.sha:
+        parents = git.parents("HEAD")
+        if len(parents) == 2 and parents[1] == event.sha:
+            # GitHub's merge commit: what the pull request changes is what the merge brought to its first parent.
+            return parents[0], head
+        notes.append(
+            f"the checkout is at {head[:10]}, which is neither the pull request's head {(event.sha or '')[:10]} "
+            "nor its merge commit"
+        )
+    if git.commit(event.base_sha) is None or git.merge_base(event.base_sha, head) is None:
+        return None
+    return event.base_sha, head
+
+
+def _changes(
+    event: Event, git: Git | None, found: tuple[str, str | None] | None, github: GitHub | None, notes: list[str]
+) -> Changes:
+    """The changed files from git, or from the API where the clone is too shallow to say."""
+    if git is None:
+        return Changes(files=None, source="not a git repository")
+    if found is not None:
+        base, head = found
+        try:
+            files = git.working_tree_changes(base) if head is None else git.changed_files(base, head)
+            return Changes(files=files, source="git")
+        except GitError as error:
+            notes.append(str(error))
+    if event.base_sha is None and event.pull_request is None:
+        return Changes(files=None, source=f"{event.name} has no base to compare with")
+    if github is None:
+        return Changes(files=None, source="the clone is too shallow to compare (fetch-depth: 0 would tell)")
+    try:
+        if event.pull_request is not None:
+            return Changes(files=github.pull_request_files(event.pull_request.number), source="api")
+        if event.base_sha is not None and event.sha is not None:
+            return Changes(files=github.compare_files(event.base_sha, event.sha), source="api")
+    except InfrastructureError as error:
+        notes.append(f"changed files are unknown: {error.message}")
+    return Changes(files=None, source="neither git nor GitHub could say")
+
+
+def _relative_to(changes: Changes, prefix: str) -> Changes:
+    """Paths as the configuration's folder sees them; files outside it begin with ``../``."""
+    if not prefix or changes.files is None:
+        return changes
+
+    def move(path: str | None) -> str | None:
+        return None if path is None else posixpath.relpath(path, prefix)
+
+    moved = tuple(
+        ChangedFile(path=move(file.path) or "", status=file.status, old_path=move(file.old_path))
+        for file in changes.files
+    )
+    return Changes(files=moved, source=changes.source)
+
+
+# --- whose configuration rules -------------------------------------------------------------------------------------
+
+
+def _trusted(own: Config, event: Event, git: Git | None, path: str, notes: list[str]) -> Config:
+    """What to test comes from the commit under test; what concerns trust and cost from the base branch."""
+    if event.name != "pull_request" or event.base_sha is None:
+        return own
+    text = git.show(event.base_sha, path) if git is not None else None
+    base = None
+    if text is not None:
+        try:
+            base = parse_config(text, filename=f"{event.base_ref}:{path}")
+        except ConfigError:
+            notes.append(f"{path} of the base branch cannot be read, so no tier of it starts another runner")
+    config, said = apply_base(own, base)
+    notes += said
+    return config

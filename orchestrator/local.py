@@ -1,0 +1,201 @@
+"""Runs the plan's tiers that belong here: one supervised pytest each, inside its budget, with a line of progress.
+
+Tiers may overlap only where the machine has cores for both; benchmarks run alone. A tier whose needs did not pass is
+not started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.collect import TIER_FILES, collect_run
+from orchestrator.environment import Environment
+from orchestrator.errors import MltiersError
+from orchestrator.judge import judge_tier
+from orchestrator.model import Ending, Outcome, Plan, TierPlan, TierResult, TierVerdict, Verdict
+from orchestrator.process import Cancellation, ProcessOutcome, supervise
+from orchestrator.progress import Progress
+
+EVENTS_VARIABLE = "MLTIERS_EVENTS"
+HERE = Path(__file__).resolve().parent
+_GOOD = (Verdict.PASSED, Verdict.FLAKY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where and with what tiers run here."""
+
+    root: Path  # the configuration's folder: pytest's working directory
+    out: Path  # absolute
+    environment: Environment
+    cpus: int
+    cancel: Cancellation
+
+
+def plugin_folder() -> Path:
+    """The folder that holds ``pytest_mltiers`` and nothing else that could be imported.
+
+    Installed from a wheel it lies inside our package; in a checkout it is the plugin project's source folder.
+    """
+    carried = HERE / "_plugin"
+    return carried if carried.is_dir() else HERE.parent / "plugin" / "src"
+
+
+def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, TierResult]:
+    """Run every tier of the plan that runs here, and collect each as it ends. Never raises for what tests do."""
+    waiting = {tier.name: tier for tier in plan.tiers if tier.run and tier.where == "here"}
+    running: dict[str, TierPlan] = {}
+    verdicts: dict[str, TierVerdict] = {}
+    finished: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+
+    def settle(tier: TierPlan, outcome: Outcome) -> None:
+        result = collect_run(tier, outcome, place.out / tier.name, root=place.root, sha=plan.event.sha)
+        verdicts[tier.name] = judge_tier(tier, result)
+        progress.ended(verdicts[tier.name])
+
+    for tier in waiting.values():
+        prepare_folder(place.out / tier.name)
+    while waiting or running:
+        for tier in _startable(waiting, running, place.cpus):
+            del waiting[tier.name]
+            unmet = [need for need in tier.needs if need in verdicts and verdicts[need].verdict not in _GOOD]
+            if unmet or place.cancel.is_set:
+                settle(tier, _not_started(tier, unmet))
+                continue
+            running[tier.name] = tier
+            progress.started(tier)
+            work = _into(finished, tier, place, progress)
+            threading.Thread(target=work, name=f"tier {tier.name}", daemon=True).start()
+        if running:
+            outcome = finished.get()
+            settle(running.pop(outcome.tier), outcome)
+    return {name: verdict.result for name, verdict in verdicts.items() if verdict.result is not None}
+
+
+def _startable(waiting: Mapping[str, TierPlan], running: Mapping[str, TierPlan], cpus: int) -> list[TierPlan]:
+    """The tiers to start now: needs settled, highest priority first, as long as there are cores left."""
+    free = cpus - sum(_cores(tier, cpus) for tier in running.values())
+    start: list[TierPlan] = []
+    for tier in sorted(waiting.values(), key=lambda tier: -tier.priority):
+        if any(need in waiting or need in running for need in tier.needs):
+            continue
+        if _cores(tier, cpus) <= free or (not running and not start):
+            start.append(tier)
+            free -= _cores(tier, cpus)
+    return start
+
+
+def _cores(tier: TierPlan, cpus: int) -> int:
+    return cpus if tier.benchmark else min(tier.workers, cpus)
+
+
+def _not_started(tier: TierPlan, unmet: list[str]) -> Outcome:
+    if unmet:
+        return Outcome(
+            tier=tier.name, ending=Ending.NOT_STARTED, reason=f"needs {', '.join(unmet)}, which did not pass"
+        )
+    return Outcome(tier=tier.name, ending=Ending.CANCELLED, reason="the run was cancelled before it started")
+
+
+def _into(
+    finished: queue.SimpleQueue[Outcome], tier: TierPlan, place: Workplace, progress: Progress
+) -> Callable[[], None]:
+    def work() -> None:
+        try:
+            outcome = run_tier(tier, place, progress)
+        except (MltiersError, OSError) as error:
+            # Where no process can be started, or no file written: evidence of nothing, never of a pass.
+            outcome = Outcome(
+                tier=tier.name, ending=Ending.NOT_STARTED, reason=f"could not be run: {error}", problems=(str(error),)
+            )
+        finished.put(outcome)
+
+    return work
+
+
+def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
+    """Run one tier to its end, its budget or a cancellation. Raises InfrastructureError where nothing can be started."""
+    folder = place.out / tier.name
+    events = folder / "events.jsonl"
+    with progress.following(tier.name, events):
+        done = supervise(
+            tier.command,
+            cwd=place.root,
+            env=tier_environment(tier, place),
+            deadline=tier.budget,
+            cancel=place.cancel,
+            log=folder / "output.log",
+            stacks=folder / "stacks",
+            py_spy=_py_spy(tier, place.environment),
+        )
+    return _outcome(tier, done)
+
+
+def tier_environment(tier: TierPlan, place: Workplace) -> dict[str, str]:
+    """What the tests' processes get: the job's environment without its secrets, the tier's own, and ours."""
+    folder = place.out / tier.name
+    env = place.environment.for_tests(tier.env)
+    env[EVENTS_VARIABLE] = str(folder / "events.jsonl")
+    env["COVERAGE_FILE"] = str(folder / ".coverage")
+    if tier.python is None or tier.python.plugin is None:
+        # Found through PYTHONPATH, so that xdist's workers find it too; a copy of the user's own comes first.
+        inherited = env.get("PYTHONPATH")
+        env["PYTHONPATH"] = f"{plugin_folder()}:{inherited}" if inherited else str(plugin_folder())
+    return env
+
+
+def prepare_folder(folder: Path) -> None:
+    """An output folder with nothing of an earlier run in it: yesterday's report must not be today's evidence."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TIER_FILES:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for data in folder.glob(".coverage*"):
+        data.unlink(missing_ok=True)
+    ignore = folder.parent / ".gitignore"
+    if not ignore.exists():
+        with contextlib.suppress(OSError):
+            ignore.write_text("*\n")
+
+
+def _py_spy(tier: TierPlan, environment: Environment) -> Path | None:
+    beside = Path(tier.command[0]).parent / "py-spy"
+    if beside.is_file():
+        return beside
+    found = shutil.which("py-spy", path=environment.variables.get("PATH"))
+    return Path(found) if found else None
+
+
+def _outcome(tier: TierPlan, done: ProcessOutcome) -> Outcome:
+    stopped = done.ending in (Ending.DEADLINE, Ending.CANCELLED)
+    notes = []
+    if done.leftovers:
+        notes.append(f"left processes behind, which were stopped: {', '.join(done.leftovers)}")
+    if not done.output_complete:
+        notes.append(f"printed {done.output_bytes} bytes; output.log holds the first part")
+    problems = [f"could not be stopped: {survivor}" for survivor in done.survivors]
+    if done.reason is not None:
+        problems.append(done.reason)
+    return Outcome(
+        tier=tier.name,
+        ending=done.ending,
+        exit_code=done.exit_code,
+        seconds=done.seconds,
+        started=done.started or time.time(),
+        stopped=done.started + done.seconds - done.stop_seconds if stopped else None,
+        reason=done.reason,
+        problems=tuple(problems),
+        notes=tuple(notes),
+        output_tail=done.output_tail,
+        stacks=done.stacks,
+    )

@@ -1,0 +1,139 @@
+"""Says on standard error what is happening while tiers run: one rewritten line on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from orchestrator.model import TierPlan, TierVerdict, Verdict
+from orchestrator.render.words import SYMBOLS, budget, counts, duration, plural, visible
+
+_INTERVAL = 0.25  # seconds between looks at an events file
+_LOG_INTERVAL = 15.0  # seconds between plain lines about a tier that goes on
+
+
+@dataclass
+class _Tally:
+    budget: float
+    began: float
+    collected: int = 0
+    done: int = 0
+    failed: int = 0
+    said: float = 0.0
+    nodes: set[str] = field(default_factory=set)
+
+
+class Progress:
+    """Follows the events files of running tiers. ``quiet`` says nothing at all (tests of other things)."""
+
+    def __init__(self, stream: TextIO, *, terminal: bool = False, quiet: bool = False) -> None:
+        self._stream = stream
+        self._terminal = terminal
+        self._quiet = quiet
+        self._lock = threading.Lock()
+        self._tallies: dict[str, _Tally] = {}
+        self._drawn = False
+
+    def started(self, tier: TierPlan) -> None:
+        how = plural(tier.workers, "worker") if tier.workers > 1 else "serially"
+        self._tallies[tier.name] = _Tally(budget=tier.budget, began=time.monotonic(), said=time.monotonic())
+        self._line(f"▶ {tier.name}: {how}, budget {budget(tier.budget)}")
+        for note in tier.notes:
+            self._line(f"  {tier.name}: {note}")
+
+    def skipped(self, name: str, reason: str) -> None:
+        self._line(f"○ {name}: {reason}")
+
+    def ended(self, tier: TierVerdict) -> None:
+        self._tallies.pop(tier.name, None)
+        said = f"{SYMBOLS[tier.verdict]} {tier.name}: {tier.verdict}"
+        if tier.result is not None:
+            said += f" · {counts(tier.result.counts)} · {duration(tier.result.seconds)} of {budget(tier.plan.budget)}"
+        self._line(said)
+        if tier.verdict is not Verdict.PASSED:
+            for reason in tier.reasons:
+                self._line(f"  {reason}")
+
+    @contextlib.contextmanager
+    def following(self, name: str, events: Path) -> Iterator[None]:
+        """Tell of the tests of one tier as its events file grows."""
+        if self._quiet:
+            yield
+            return
+        over = threading.Event()
+        reader = threading.Thread(target=self._follow, args=(name, events, over), name=f"progress {name}", daemon=True)
+        reader.start()
+        try:
+            yield
+        finally:
+            over.set()
+            reader.join(timeout=2)
+
+    def _follow(self, name: str, events: Path, over: threading.Event) -> None:
+        position, pending = 0, b""
+        while not over.wait(_INTERVAL):
+            with contextlib.suppress(OSError), events.open("rb") as file:
+                file.seek(position)
+                chunk = file.read(1 << 22)
+                position += len(chunk)
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    self._take(name, line)
+            self._draw(name)
+
+    def _take(self, name: str, line: bytes) -> None:
+        tally = self._tallies.get(name)
+        try:
+            event = json.loads(line)
+            kind = event["event"]
+        except (ValueError, TypeError, KeyError):
+            return  # the reader of results says what is wrong with a line; this only entertains
+        if tally is None:
+            return
+        if kind == "collected":
+            tally.collected = max(tally.collected, int(event.get("count") or 0))
+        elif kind == "phase" and event.get("outcome") == "failed":
+            node = str(event.get("nodeid"))
+            if node not in tally.nodes:
+                tally.nodes.add(node)
+                tally.failed += 1
+                message = visible(str(event.get("message") or ""))[:160]
+                self._line(f"  {name}: FAILED {visible(node)}{' · ' + message if message else ''}")
+        if kind == "phase" and event.get("phase") == "teardown":
+            tally.done += 1
+
+    def _draw(self, name: str) -> None:
+        tally = self._tallies.get(name)
+        if tally is None:
+            return
+        now = time.monotonic()
+        if self._terminal:
+            with self._lock:
+                parts = [self._status(n, t, now) for n, t in list(self._tallies.items())]
+                self._stream.write("\r\x1b[2K  " + " | ".join(parts)[:150])
+                self._stream.flush()
+                self._drawn = True
+        elif now - tally.said >= _LOG_INTERVAL:
+            tally.said = now
+            self._line(f"  {self._status(name, tally, now)}")
+
+    @staticmethod
+    def _status(name: str, tally: _Tally, now: float) -> str:
+        of = f" of {tally.collected}" if tally.collected else ""
+        failed = f", {tally.failed} failed" if tally.failed else ""
+        return f"{name}: {tally.done}{of} tests{failed}, {duration(now - tally.began)} of {budget(tally.budget)}"
+
+    def _line(self, text: str) -> None:
+        if self._quiet:
+            return
+        with self._lock:
+            clear = "\r\x1b[2K" if self._drawn else ""
+            self._drawn = False
+            self._stream.write(f"{clear}{text}\n")
+            self._stream.flush()

@@ -1,0 +1,251 @@
+"""The pull-request comment and the job summary: one table of tiers first, then only what needs action. Pure.
+
+Both are the same document under different limits. Where it does not fit it is rendered again with less: tracebacks
+go first, then the list of failures shortens, then details; rows and blocks are left out whole and said to be, never
+cut. The report in the artifact has everything.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from orchestrator.judge import floor_percent
+from orchestrator.model import Ending, RunVerdict, TestOutcome, TestResult, TierVerdict, Verdict
+from orchestrator.render.words import (
+    SYMBOLS,
+    budget,
+    code,
+    code_block,
+    counts,
+    duration,
+    html_code,
+    plural,
+    sentence,
+)
+
+# GitHub refuses a comment over 65,536 characters and a step summary over 1 MiB. We count UTF-8 bytes, the stricter.
+COMMENT_LIMIT = 65_000
+SUMMARY_LIMIT = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Links:
+    """Where a reader can go from here; None where there is nothing to go to."""
+
+    run: str | None = None
+    report: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Detail:
+    """How much a rendering shows; each step of the ladder shows less."""
+
+    failures: int
+    excerpt_lines: int
+    skips: int
+    tiers: int = 1000
+    uncovered: int = 20
+
+
+_LADDER = (
+    _Detail(failures=1000, excerpt_lines=40, skips=50),
+    _Detail(failures=200, excerpt_lines=25, skips=20),
+    _Detail(failures=50, excerpt_lines=15, skips=10),
+    _Detail(failures=25, excerpt_lines=8, skips=5),
+    _Detail(failures=50, excerpt_lines=0, skips=5),
+    _Detail(failures=10, excerpt_lines=0, skips=0, uncovered=5),
+    _Detail(failures=3, excerpt_lines=0, skips=0, tiers=100, uncovered=0),
+    _Detail(failures=0, excerpt_lines=0, skips=0, tiers=50, uncovered=0),
+    _Detail(failures=0, excerpt_lines=0, skips=0, tiers=20, uncovered=0),
+)
+
+
+def marker(config_id: str) -> str:
+    """The hidden line by which we find our comment again: one per configuration."""
+    return f"<!-- mltiers:comment config={config_id} -->"
+
+
+def render_comment(run: RunVerdict, *, links: Links, limit: int = COMMENT_LIMIT) -> str:
+    """The document as Markdown, at most ``limit`` bytes of UTF-8, ending in a line feed."""
+    text = ""
+    for step, detail in enumerate(_LADDER):
+        shortened = "" if step == 0 else "\n\nShortened to fit. " + _more(links)
+        text = f"{marker(run.plan.config_id)}\n{_body(run, links, detail)}{shortened}\n"
+        if len(text.encode(errors="surrogatepass")) <= limit:
+            return text
+    return text
+
+
+def render_summary(run: RunVerdict, *, links: Links) -> str:
+    """The job summary: the same, with the room a summary has."""
+    return render_comment(run, links=links, limit=SUMMARY_LIMIT)
+
+
+def _more(links: Links) -> str:
+    where = [f"[{name}]({url})" for name, url in (("job summary", links.run), ("report", links.report)) if url]
+    return f"Everything is in the {' and the '.join(where) or 'report.html of the run'}."
+
+
+def _body(run: RunVerdict, links: Links, detail: _Detail) -> str:
+    parts: list[str] = [_headline(run), _table(run, detail), *_notes(run), *_coverage(run, detail)]
+    parts += _failures(run, detail)
+    parts += _benchmarks(run, detail)
+    parts += _skips(run, detail)
+    parts.append(_footer(run, links))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _headline(run: RunVerdict) -> str:
+    ran = [tier for tier in run.tiers if tier.result is not None and tier.verdict is not Verdict.NOT_RUN]
+    tests = sum(tier.result.counts.total for tier in ran if tier.result is not None)
+    scope = f"{plural(tests, 'test')} in {plural(len(ran), 'tier')}" if ran else "no tier ran"
+    return f"### {SYMBOLS[run.verdict]} Tests: {run.verdict} · {scope}"
+
+
+def _table(run: RunVerdict, detail: _Detail) -> str:
+    shown = run.tiers[: detail.tiers]
+    rows = ["| tier | verdict | tests | time / budget | coverage |", "|---|---|---|---|---|"]
+    rows += [_row(tier) for tier in shown]
+    if hidden := len(run.tiers) - len(shown):
+        rows.append(f"| and {plural(hidden, 'more tier')} | | | | |")
+    return "\n".join(rows)
+
+
+def _row(tier: TierVerdict) -> str:
+    result = tier.result
+    name = code(tier.name) + ("" if tier.plan.required else " (optional)")
+    said = f"{SYMBOLS[tier.verdict]} {tier.verdict}"
+    if result is None or result.ending is Ending.NOT_STARTED:
+        return f"| {name} | {said} | | – / {budget(tier.plan.budget)} | |"
+    percent = result.coverage.percent if result.coverage is not None else None
+    covered = f"{floor_percent(percent)}%" if percent is not None else ("unknown" if tier.plan.coverage else "–")
+    spent = f"{duration(result.seconds)} / {budget(tier.plan.budget)}"
+    return f"| {name} | {said} | {counts(result.counts)} | {spent} | {covered} |"
+
+
+def _notes(run: RunVerdict) -> Iterator[str]:
+    """Why anything is not simply passed, as one list; then what the plan has to say."""
+    lines = [f"- {sentence(reason)}" for reason in run.reasons]
+    for tier in run.tiers:
+        lines += [f"- {code(tier.name)}: {sentence(reason)}" for reason in tier.reasons]
+        lines += [f"- {code(tier.name)}: {sentence(note)}" for note in tier.plan.notes]
+    lines += [f"- {sentence(note)}" for note in run.plan.notes]
+    if lines:
+        yield "\n".join(lines)
+
+
+def _coverage(run: RunVerdict, detail: _Detail) -> Iterator[str]:
+    if run.coverage is None or (percent := run.coverage.percent) is None:
+        return
+    said = f"**Coverage** {floor_percent(percent)}% of {run.coverage.statements} lines"
+    if run.coverage_note:
+        said += f" (unknown for {sentence(run.coverage_note)})"
+    patch = run.patch
+    if patch is not None and patch.percent is not None:
+        said += f" · of the change: **{floor_percent(patch.percent)}%** ({patch.covered} of {patch.measured} lines)"
+    elif patch is not None:
+        said += " · the change touches no measured line"
+    yield said
+    if patch is not None and patch.uncovered and detail.uncovered:
+        listed = sorted(patch.uncovered.items())[: detail.uncovered]
+        rows = [f"- {code(path)}: {_ranges(lines)}" for path, lines in listed]
+        if hidden := len(patch.uncovered) - len(listed):
+            rows.append(f"- and {plural(hidden, 'more file')}")
+        lines = sum(len(numbers) for numbers in patch.uncovered.values())
+        yield _details(f"{plural(lines, 'changed line')} not covered", "\n".join(rows))
+
+
+def _failures(run: RunVerdict, detail: _Detail) -> Iterator[str]:
+    found = [(tier, test) for tier in run.tiers if tier.result for test in tier.result.tests if test.outcome.bad]
+    if not found:
+        return
+    shown = found[: detail.failures]
+    yield f"#### {plural(len(found), 'failing test')}"
+    if detail.excerpt_lines:
+        yield from (_failure(tier, test, detail) for tier, test in shown)
+    elif shown:
+        yield "\n".join(
+            f"- {code(test.node_id)} ({code(tier.name)}): {sentence(_cause(test), limit=200)}" for tier, test in shown
+        )
+    if hidden := len(found) - len(shown):
+        yield f"{'and ' if shown else ''}{plural(hidden, 'more failing test')}, listed in the report."
+
+
+def _failure(tier: TierVerdict, test: TestResult, detail: _Detail) -> str:
+    title = f"{html_code(test.node_id)} · {html_code(_cause(test), limit=160)}"
+    parts = [f"tier {code(tier.name)}" + (f", worker {code(test.worker)}" if test.worker else "")]
+    if test.text or test.message:
+        parts.append(code_block(test.text or test.message or "", lines=detail.excerpt_lines))
+    parts.append(f"Run it again: {code('python -m pytest ' + shlex.quote(test.node_id))}")
+    return _details(title, "\n\n".join(parts), title_is_html=True)
+
+
+def _cause(test: TestResult) -> str:
+    if test.outcome is TestOutcome.UNFINISHED:
+        return test.message or f"was running for {duration(test.seconds)} when the tier was stopped"
+    return test.message or str(test.outcome)
+
+
+def _benchmarks(run: RunVerdict, detail: _Detail) -> Iterator[str]:
+    for tier in run.tiers:
+        if tier.result is None or not tier.result.benchmarks or not detail.failures:
+            continue
+        rows = ["| benchmark | minimum | median | rounds |", "|---|--:|--:|--:|"]
+        listed = tier.result.benchmarks[:100]
+        rows += [
+            f"| {code(b.name)} | {_short_time(b.minimum)} | {_short_time(b.median)} | {b.rounds} |" for b in listed
+        ]
+        if hidden := len(tier.result.benchmarks) - len(listed):
+            rows.append(f"| and {plural(hidden, 'more benchmark')} | | | |")
+        yield _details(f"{plural(len(tier.result.benchmarks), 'benchmark')} in {tier.name}", "\n".join(rows))
+
+
+def _skips(run: RunVerdict, detail: _Detail) -> Iterator[str]:
+    reasons: dict[str, int] = {}
+    for tier in run.tiers:
+        for test in tier.result.tests if tier.result else ():
+            if test.outcome is TestOutcome.SKIPPED:
+                reasons[test.message or "no reason given"] = reasons.get(test.message or "no reason given", 0) + 1
+    if not reasons or not detail.skips:
+        return
+    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    rows = [f"- {number} × {sentence(reason, limit=200)}" for reason, number in ranked[: detail.skips]]
+    if (hidden := len(ranked) - detail.skips) > 0:
+        rows.append(f"- and {plural(hidden, 'more reason')}")
+    yield _details(f"{plural(sum(reasons.values()), 'test')} skipped", "\n".join(rows))
+
+
+def _footer(run: RunVerdict, links: Links) -> str:
+    event = run.plan.event
+    parts = [f"commit {event.sha[:10]}" if event.sha else "no commit", event.name, code(run.plan.config_path)]
+    parts += [f"[{name}]({url})" for name, url in (("run", links.run), ("report", links.report)) if url]
+    return f"<sub>{' · '.join(parts)}</sub>"
+
+
+def _details(title: str, body: str, *, title_is_html: bool = False) -> str:
+    head = title if title_is_html else sentence(title)
+    return f"<details><summary>{head}</summary>\n\n{body}\n\n</details>"
+
+
+def _ranges(lines: Sequence[int]) -> str:
+    """1–3, 7, 9–10."""
+    out: list[str] = []
+    start = previous = None
+    for line in [*lines, None]:
+        if previous is not None and line == previous + 1:
+            previous = line
+            continue
+        if start is not None:
+            out.append(str(start) if start == previous else f"{start}–{previous}")
+        start = previous = line
+    return ", ".join(out)
+
+
+_UNITS: tuple[tuple[float, str], ...] = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+
+
+def _short_time(seconds: float) -> str:
+    scale, unit = next(((scale, unit) for scale, unit in _UNITS if seconds >= scale), _UNITS[-1])
+    return f"{seconds / scale:.3g} {unit}"

@@ -1,0 +1,208 @@
+"""plan.json, result.json and verdict.json as plain dictionaries. Their schemas are in docs/schemas/."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.model import Counts, Coverage, Event, Plan, RunVerdict, TestResult, TierPlan, TierResult
+
+VERSION = 1
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """plan.json: what would run, where, how, and why the rest would not."""
+    changed = None if plan.changes.files is None else [file.path for file in plan.changes.files]
+    return {
+        "version": VERSION,
+        "config": plan.config_path,
+        "config_id": plan.config_id,
+        "event": _event(plan.event),
+        "changes": {"source": plan.changes.source, "files": changed},
+        "source": list(plan.source),
+        "coverage": {"minimum": plan.coverage_minimum, "patch": plan.coverage_patch},
+        "notes": list(plan.notes),
+        "tiers": {tier.name: _tier_plan(tier) for tier in plan.tiers},
+    }
+
+
+def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
+    """result.json of one tier: every test with node id, outcome, seconds and worker."""
+    return {
+        "version": VERSION,
+        "tier": result.name,
+        "sha": sha,
+        "ending": str(result.ending),
+        "exit_code": result.exit_code,
+        "reason": result.reason,
+        "seconds": round(result.seconds, 3),
+        "started": result.started,
+        "workers": result.workers,
+        "command": list(result.command),
+        "has_report": result.has_report,
+        "problems": list(result.problems),
+        "notes": list(result.notes),
+        "counts": _counts(result.counts),
+        "deselected": result.deselected,
+        "coverage": coverage_summary(result.coverage),
+        "coverage_note": result.coverage_note,
+        "benchmarks": [
+            {
+                "name": b.name,
+                "minimum": b.minimum,
+                "median": b.median,
+                "mean": b.mean,
+                "stddev": b.stddev,
+                "rounds": b.rounds,
+            }
+            for b in result.benchmarks
+        ],
+        "gpu": None
+        if result.gpu is None
+        else {"devices": list(result.gpu.devices), "peak_bytes": result.gpu.peak_bytes},
+        "stacks": result.stacks,
+        "tests": [_test(test) for test in result.tests],
+    }
+
+
+def verdict_document(run: RunVerdict) -> dict[str, Any]:
+    """verdict.json: the verdict of the run and of each tier, with the reasons."""
+    patch = run.patch
+    return {
+        "version": VERSION,
+        "verdict": str(run.verdict),
+        "exit_code": int(run.exit_code),
+        "reasons": list(run.reasons),
+        "sha": run.plan.event.sha,
+        "event": run.plan.event.name,
+        "config": run.plan.config_path,
+        "coverage": coverage_summary(run.coverage),
+        "coverage_note": run.coverage_note,
+        "patch_coverage": None
+        if patch is None
+        else {
+            "percent": patch.percent,
+            "covered": patch.covered,
+            "measured": patch.measured,
+            "uncovered": {path: list(lines) for path, lines in sorted(patch.uncovered.items())},
+        },
+        "tiers": {
+            tier.name: {
+                "verdict": str(tier.verdict),
+                "reasons": list(tier.reasons),
+                "exit_code": int(tier.exit_code),
+                "required": tier.plan.required,
+                "where": tier.plan.where,
+                "budget": tier.plan.budget,
+                "seconds": None if tier.result is None else round(tier.result.seconds, 3),
+                "counts": None if tier.result is None else _counts(tier.result.counts),
+                "coverage": None if tier.result is None else coverage_summary(tier.result.coverage),
+                "notes": [*tier.plan.notes, *(tier.result.notes if tier.result else ())],
+            }
+            for tier in run.tiers
+        },
+    }
+
+
+def matrix_document(plan: Plan) -> dict[str, Any]:
+    """What ``strategy.matrix`` takes: the tiers of the plan that belong on other runners."""
+    return {
+        "include": [
+            {
+                "tier": tier.name,
+                "shard": tier.shard,
+                "shards": tier.shards,
+                "runner": list(tier.runner),
+                "gpus": tier.gpus,
+                "budget-minutes": max(1, -int(-tier.budget // 60)),
+            }
+            for tier in plan.tiers
+            if tier.run and tier.where == "dispatched"
+        ]
+    }
+
+
+def coverage_summary(coverage: Coverage | None) -> dict[str, Any] | None:
+    """Totals of a coverage report; None where it is unknown."""
+    if coverage is None:
+        return None
+    return {
+        "percent": coverage.percent,
+        "covered": coverage.covered,
+        "statements": coverage.statements,
+        "branches_covered": coverage.branch_covered,
+        "branches": coverage.branch_total,
+    }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    pull = event.pull_request
+    return {
+        "name": event.name,
+        "action": event.action,
+        "repository": event.repository,
+        "sha": event.sha,
+        "base_sha": event.base_sha,
+        "ref": event.ref,
+        "pull_request": None if pull is None else {"number": pull.number, "fork": pull.fork},
+        "run": None if event.run is None else {"id": event.run.run_id, "attempt": event.run.attempt},
+    }
+
+
+def _tier_plan(tier: TierPlan) -> dict[str, Any]:
+    return {
+        "run": tier.run,
+        "reason": tier.reason,
+        "where": tier.where,
+        "runner": list(tier.runner),
+        "gpus": tier.gpus,
+        "required": tier.required,
+        "priority": tier.priority,
+        "needs": list(tier.needs),
+        "budget": tier.budget,
+        "queue": tier.queue,
+        "shards": tier.shards,
+        "workers": tier.workers,
+        "benchmark": tier.benchmark,
+        "coverage": tier.coverage,
+        "coverage_minimum": tier.coverage_minimum,
+        "python": None if tier.python is None else tier.python.executable,
+        "command": list(tier.command),
+        "env": dict(tier.env),
+        "notes": list(tier.notes),
+        "predicted_seconds": tier.predicted_seconds,
+    }
+
+
+def _counts(counts: Counts) -> dict[str, int]:
+    return {
+        "total": counts.total,
+        "passed": counts.passed,
+        "failed": counts.failed,
+        "error": counts.error,
+        "skipped": counts.skipped,
+        "xfailed": counts.xfailed,
+        "xpassed": counts.xpassed,
+        "unfinished": counts.unfinished,
+    }
+
+
+def _test(test: TestResult) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "node_id": test.node_id,
+        "outcome": str(test.outcome),
+        "seconds": round(test.seconds, 6),
+        "worker": test.worker,
+    }
+    optional = {
+        "started": test.started,
+        "message": test.message,
+        "text": test.text,
+        "file": test.file,
+        "line": test.line,
+    }
+    document |= {key: value for key, value in optional.items() if value is not None}
+    if test.attempts:
+        document["attempts"] = [
+            {"outcome": str(a.outcome), "seconds": round(a.seconds, 6), "message": a.message} for a in test.attempts
+        ]
+    return document
