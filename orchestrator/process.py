@@ -18,6 +18,7 @@ import codecs
 import contextlib
 import fcntl
 import json
+import math
 import os
 import selectors
 import signal
@@ -40,7 +41,8 @@ STACKS_VARIABLE = "MLTIERS_STACKS"
 LOG_LIMIT = 50 * 1024 * 1024
 TAIL_BYTES = 64 * 1024
 STACKS_LIMIT = 64 * 1024
-OVERDUE = 1.0  # what the supervisor may be late beyond all its graces before we take it for dead
+NUDGE = 0.25  # how late the supervisor may be before we take it for stopped and wake it
+OVERDUE = 0.75  # and how much later we take it for dead
 
 _SUPERVISOR = "import sys; sys.path.append(sys.argv[1]); from orchestrator.supervisor import main; main()"
 
@@ -219,7 +221,7 @@ class _Supervisor:
     def __init__(self, order: Mapping[str, Any], cancel: Cancellation | None, graces: Graces) -> None:
         """Start it and hand it its order. Raises InfrastructureError."""
         self._cancel = cancel
-        self._patience = graces.interrupt + graces.terminate + graces.kill + OVERDUE
+        self._patience = graces.interrupt + graces.terminate + graces.kill + 1.0
         self._life = -1
         self._output, output_write = os.pipe()
         self._status, status_write = os.pipe()
@@ -265,22 +267,29 @@ class _Supervisor:
         _SUPERVISORS.discard(self._process.pid)
 
     def attend(self, output: Output, deadline: float | None) -> dict[str, dict[str, Any]]:
-        """Read output and reports till the supervisor has ended, or is long past ``deadline``. Returns its reports by
-        event; without ``ended`` it was killed or frozen, and is dead now."""
+        """Read output and reports till the supervisor has ended. Returns its reports by event.
+
+        Without ``ended`` among them it was killed, or did not stop when it was time to and is dead now: a test may
+        stop or kill its parent.
+        """
         reports: dict[str, dict[str, Any]] = {}
         pending = b""
-        overdue = None if deadline is None else deadline + self._patience
+        due = None if deadline is None else deadline + NUDGE  # when it must have begun to stop its tree
         with selectors.DefaultSelector() as selector:
             selector.register(self._output, selectors.EVENT_READ)
             selector.register(self._status, selectors.EVENT_READ)
             if self._cancel is not None:
                 selector.register(self._cancel, selectors.EVENT_READ)
             while True:
-                left = None if overdue is None else overdue - time.monotonic()
-                if left is not None and left <= 0:
-                    self._process.kill()
-                    return reports
-                for key, _ in selector.select(left):
+                now = time.monotonic()
+                wait = None if due is None else due - now
+                if due is not None and now >= due:
+                    if now >= due + (self._patience if "stopping" in reports else OVERDUE):
+                        self._process.kill()
+                        return reports
+                    self._process.send_signal(signal.SIGCONT)
+                    wait = NUDGE
+                for key, _ in selector.select(wait):
                     if key.fd == self._output:
                         if not output.read(self._output):
                             selector.unregister(self._output)
@@ -294,8 +303,7 @@ class _Supervisor:
                             return reports
                     else:
                         selector.unregister(key.fileobj)
-                        limit = time.monotonic() + self._patience
-                        overdue = limit if overdue is None else min(overdue, limit)
+                        due = min(due or math.inf, time.monotonic() + NUDGE)
 
 
 def _lost(
