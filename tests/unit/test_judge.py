@@ -102,9 +102,7 @@ NOT_GREEN = {
         "needs lint",
     ),
     "passed when tried again": (
-        green_but(
-            tests=(a_test(TestOutcome.PASSED, attempts=(Attempt(outcome=TestOutcome.FAILED, seconds=0.1),)),)
-        ),
+        green_but(tests=(a_test(TestOutcome.PASSED, attempts=(Attempt(outcome=TestOutcome.FAILED, seconds=0.1),)),)),
         Verdict.FLAKY,
         "passed when tried again",
     ),

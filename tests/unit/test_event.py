@@ -1,0 +1,159 @@
+"""Which commit is tested, what it is compared with, and which words of `when` an event satisfies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.environment import Environment
+from orchestrator.errors import UsageError
+from orchestrator.event import cadences, override, read_event
+from orchestrator.model import Event
+
+HEAD, BASE, MERGE = "a" * 40, "b" * 40, "c" * 40
+REPOSITORY = {"full_name": "octo/repo", "default_branch": "main"}
+
+
+def environment(name: str | None, **more: str) -> Environment:
+    variables = {"GITHUB_SHA": MERGE, "GITHUB_REPOSITORY": "octo/repo", "GITHUB_REF": "refs/heads/main", **more}
+    if name is not None:
+        variables["GITHUB_EVENT_NAME"] = name
+    return Environment.read(variables)
+
+
+def pull_request(head_repo: dict[str, Any] | None = REPOSITORY, **more: Any) -> dict[str, Any]:
+    return {
+        "action": "synchronize",
+        "number": 7,
+        "pull_request": {
+            "number": 7,
+            "head": {"sha": HEAD, "ref": "topic", "repo": head_repo},
+            "base": {"sha": BASE, "ref": "main", "repo": REPOSITORY},
+            "labels": [{"name": "bug"}],
+        },
+        "repository": REPOSITORY,
+        "sender": {"login": "ann"},
+        **more,
+    }
+
+
+def test_a_pull_request_is_its_head_not_the_merge_commit() -> None:
+    event = read_event(environment("pull_request"), pull_request())
+    assert event.sha == HEAD
+    assert event.base_sha == BASE
+    assert event.pull_request is not None
+    assert (event.pull_request.number, event.pull_request.fork) == (7, False)
+    assert event.pull_request.labels == ("bug",)
+
+
+@pytest.mark.parametrize("head_repo", [None, {"full_name": "stranger/repo"}])
+def test_what_is_not_surely_ours_is_a_fork(head_repo: dict[str, Any] | None) -> None:
+    event = read_event(environment("pull_request"), pull_request(head_repo))
+    assert event.pull_request is not None
+    assert event.pull_request.fork
+
+
+def test_a_push_compares_with_what_was_there_before() -> None:
+    event = read_event(environment("push"), {"before": BASE, "after": HEAD, "repository": REPOSITORY})
+    assert (event.sha, event.base_sha, event.default_branch) == (HEAD, BASE, "main")
+
+
+def test_a_new_branch_has_no_base() -> None:
+    event = read_event(environment("push"), {"before": "0" * 40, "after": HEAD, "repository": REPOSITORY})
+    assert event.base_sha is None
+
+
+@pytest.mark.parametrize(
+    ("ref", "number"),
+    [
+        ("refs/heads/gh-readonly-queue/main/pr-12-" + BASE, 12),
+        ("refs/heads/gh-readonly-queue/main/pr-12-x/pr-13-y", None),
+        ("refs/heads/main", None),
+    ],
+)
+def test_a_merge_group_names_at_most_one_pull_request(ref: str, number: int | None) -> None:
+    group = {"head_sha": HEAD, "base_sha": BASE, "head_ref": ref, "base_ref": "refs/heads/main"}
+    event = read_event(environment("merge_group"), {"action": "checks_requested", "merge_group": group})
+    assert (event.sha, event.base_sha, event.base_ref) == (HEAD, BASE, "main")
+    assert (event.pull_request.number if event.pull_request else None) == number
+
+
+@pytest.mark.parametrize("name", ["schedule", "workflow_dispatch", "release"])
+def test_the_other_events_test_the_commit_of_the_job(name: str) -> None:
+    event = read_event(environment(name), {"repository": REPOSITORY})
+    assert (event.name, event.sha, event.base_sha) == (name, MERGE, None)
+
+
+BROKEN: dict[str, tuple[str | None, Any, str]] = {
+    "no event": (None, {}, "GITHUB_EVENT_NAME is not set"),
+    "pull_request_target": ("pull_request_target", pull_request(), "pull_request_target"),
+    "no pull request": ("pull_request", {}, "no 'pull_request'"),
+    "no head": ("pull_request", {"pull_request": {"base": {"sha": BASE}}}, "no 'head'"),
+    "a head that is no commit": (
+        "pull_request",
+        {"pull_request": {"number": 1, "head": {"sha": "$(id)"}, "base": {"sha": BASE}}},
+        "not a commit",
+    ),
+    "a number that is none": (
+        "pull_request",
+        {"pull_request": {"number": "7; rm", "head": {"sha": HEAD}, "base": {"sha": BASE}}},
+        "no pull_request.number",
+    ),
+    "a deleted branch": ("push", {"deleted": True}, "deleted its branch"),
+    "no merge group": ("merge_group", {"merge_group": 3}, "no 'merge_group'"),
+    "nothing": ("pull_request", None, "no 'pull_request'"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_payloads(case: str) -> None:
+    name, payload, sentence = BROKEN[case]
+    with pytest.raises(UsageError) as caught:  # noqa: PT011
+        read_event(environment(name), payload)
+    assert sentence in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (Event(name="push"), {"push"}),
+        (Event(name="schedule"), {"schedule", "nightly"}),
+        (Event(name="merge_group"), {"merge_group", "pre-merge"}),
+        (Event(name="pull_request", action="opened"), {"pull_request"}),
+        (Event(name="pull_request", action="labeled", label="go"), {"pull_request", "pre-merge"}),
+        (Event(name="pull_request", action="labeled", label="other"), {"pull_request"}),
+        (Event(name="pull_request", action="synchronize", label="go"), {"pull_request"}),
+        (Event(name="local"), {"local", "push", "pull_request"}),
+    ],
+)
+def test_cadences(event: Event, words: set[str]) -> None:
+    assert cadences(event, pre_merge_label="go") == words
+
+
+def test_a_label_that_was_there_before_the_push_approves_nothing() -> None:
+    payload = pull_request()
+    payload["pull_request"]["labels"] = [{"name": "go"}]
+    assert "pre-merge" not in cadences(read_event(environment("pull_request"), payload), pre_merge_label="go")
+
+
+def test_overrides() -> None:
+    event = override(Event(name="push", sha=BASE), sha=HEAD, pr=5)
+    assert event.sha == HEAD
+    assert event.pull_request is not None
+    assert event.pull_request.number == 5
+    with pytest.raises(UsageError, match="not a commit"):
+        override(event, sha="main", pr=None)
+    with pytest.raises(UsageError, match="not a pull request"):
+        override(event, sha=None, pr=0)
+
+
+def test_the_tests_environment_has_no_secret_and_no_way_back_to_the_runner() -> None:
+    secret = {
+        name: "x"
+        for name in ("GITHUB_TOKEN", "GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH", "GITHUB_STEP_SUMMARY",
+                     "ACTIONS_RUNTIME_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", "INPUT_TOKEN", "MLTIERS_INPUT_TOKEN")
+    }  # fmt: skip
+    kept = Environment.read({**secret, "PATH": "/bin", "GITHUB_SHA": HEAD}).for_tests({"A": "1"})
+    assert kept == {"PATH": "/bin", "GITHUB_SHA": HEAD, "A": "1"}

@@ -1,0 +1,215 @@
+"""The decision: which tiers run, where and how, and why the others do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.config import parse_config
+from orchestrator.errors import UsageError
+from orchestrator.model import ChangedFile, Changes, Event, Plan, PullRequest, PythonFacts, TierPlan
+from orchestrator.plan import Machine, Request, make_plan
+from orchestrator.trust import apply_base
+
+CONFIG = """
+version: 1
+source: [src]
+tiers:
+  unit:
+    paths: [tests/unit]
+    markers: not gpu
+    when: [push, pull_request]
+    budget: 2m
+  docs:
+    paths: [tests/docs]
+    when: [push]
+    changes: ["docs/**"]
+  integration:
+    paths: [tests/integration]
+    when: [push, pull_request]
+    needs: [docs]
+  gpu:
+    paths: [tests]
+    markers: gpu
+    when: [nightly, pre-merge]
+    runner: [self-hosted, cuda]
+    gpus: 1
+  speed:
+    paths: [tests/benchmarks]
+    when: [pull_request]
+    workers: 4
+    benchmark: {}
+"""
+FULL = PythonFacts(executable="/venv/bin/python", version="3.11.7", pytest="9", xdist="3", cov="7", benchmark="5")
+BARE = PythonFacts(executable="/venv/bin/python", version="3.11.7", pytest="9")
+NOTHING = Changes(files=(), source="git")
+
+
+def changed(*paths: str) -> Changes:
+    return Changes(files=tuple(ChangedFile(path=path, status="modified") for path in paths), source="git")
+
+
+def plan(
+    event: Event,
+    changes: Changes = NOTHING,
+    *,
+    config: str = CONFIG,
+    python: PythonFacts = FULL,
+    cpus: int = 4,
+    variables: dict[str, str] | None = None,
+    **request: object,
+) -> Plan:
+    return make_plan(
+        parse_config(config, filename="ml-tiers.yml"),
+        event,
+        changes,
+        config_path="ml-tiers.yml",
+        request=Request(**request),  # type: ignore[arg-type]
+        machine=Machine(cpus=cpus, variables=variables or {}),
+        pythons={"python": python},
+    )
+
+
+def decided(plan: Plan) -> dict[str, str]:
+    return {tier.name: ("run: " if tier.run else "skip: ") + tier.reason for tier in plan.tiers}
+
+
+PUSH = Event(name="push")
+PULL = Event(
+    name="pull_request",
+    action="opened",
+    pull_request=PullRequest(number=1, head_sha="a", head_repository="o/r", base_ref="main", base_sha="b"),
+)
+FORK = Event(
+    name="pull_request",
+    action="labeled",
+    label="ready-for-gpu",
+    pull_request=PullRequest(number=1, head_sha="a", head_repository="x/r", base_ref="main", base_sha="b", fork=True),
+)
+
+
+def test_every_tier_appears_with_its_reason() -> None:
+    assert decided(plan(PUSH, changed("src/a.py"))) == {
+        "unit": "run: runs on push",
+        "docs": "skip: no changed file matches docs/**",
+        "integration": "skip: needs docs, which does not run: no changed file matches docs/**",
+        "gpu": "skip: runs on nightly, pre-merge, not on push",
+        "speed": "skip: runs on pull_request, not on push",
+    }
+
+
+def test_a_touched_file_is_named() -> None:
+    assert decided(plan(PUSH, changed("a.py", "docs/b.md")))["docs"] == "run: docs/b.md changed"
+
+
+def test_a_renamed_file_counts_under_its_old_name_too() -> None:
+    moved = Changes(files=(ChangedFile(path="new.md", old_path="docs/old.md", status="renamed"),), source="git")
+    assert decided(plan(PUSH, moved))["docs"] == "run: docs/old.md changed"
+
+
+def test_unknown_changes_run_everything_and_say_why() -> None:
+    unknown = Changes(files=None, source="the clone is too shallow")
+    assert (
+        decided(plan(PUSH, unknown))["docs"] == "run: changed files are unknown (the clone is too shallow), so it runs"
+    )
+
+
+def test_force_runs_what_no_change_touches() -> None:
+    assert plan(PUSH, force=True).tier("docs").run
+
+
+def test_a_label_would_start_it() -> None:
+    assert decided(plan(PULL))["gpu"] == "skip: waits for the label 'ready-for-gpu' (runs on nightly, pre-merge)"
+
+
+def test_a_fork_never_starts_a_runner_not_even_by_name() -> None:
+    assert decided(plan(FORK))["gpu"] == "skip: a fork's pull request never starts a self-hosted runner"
+    assert not plan(FORK, tiers=("gpu",), dispatch=False).tier("gpu").run
+
+
+def test_a_named_tier_runs_whatever_the_event() -> None:
+    named = plan(PUSH, tiers=("speed", "docs"))
+    assert [tier.name for tier in named.tiers if tier.run] == ["docs", "speed"]
+    assert named.tier("unit").reason == "not among the tiers asked for"
+
+
+def test_a_remote_tier_named_with_no_dispatch_runs_here() -> None:
+    gpu = plan(PUSH, tiers=("gpu",), dispatch=False).tier("gpu")
+    assert (gpu.run, gpu.where) == (True, "here")
+
+
+def test_a_remote_tier_is_never_silently_run_here() -> None:
+    for request in ({}, {"dispatch": False}):
+        gpu = plan(Event(name="schedule"), **request).tier("gpu")
+        assert (gpu.run, gpu.where) == (False, "dispatched")
+        assert "[self-hosted, cuda]" in gpu.reason
+
+
+def test_a_name_that_is_no_tier() -> None:
+    with pytest.raises(UsageError, match="there is no tier 'units'"):
+        plan(PUSH, tiers=("units",))
+
+
+def test_needs_among_named_tiers_hold_and_others_are_said() -> None:
+    assert plan(PUSH, tiers=("integration",)).tier("integration").run
+    assert "needs docs" in plan(PUSH, tiers=("integration",)).tier("integration").notes[0]
+    assert plan(PUSH, tiers=("integration", "docs")).tier("integration").needs == ("docs",)
+
+
+def unit(**more: object) -> TierPlan:
+    return plan(PUSH, **more).tier("unit")  # type: ignore[arg-type]
+
+
+def test_the_command_line() -> None:
+    assert unit().command == (
+        "/venv/bin/python", "-m", "pytest", "tests/unit", "-m", "not gpu", "-n", "4",
+        "-p", "pytest_mltiers", "--junitxml=.mltiers/unit/junit.xml", "-o", "junit_family=xunit1",
+        "--cov=src", "--cov-report=", "--cov-report=json:.mltiers/unit/coverage.json", "--cov-fail-under=0",
+    )  # fmt: skip
+
+
+def test_what_the_python_lacks_is_said_and_not_asked_of_it() -> None:
+    tier = unit(python=BARE)
+    assert tier.workers == 1
+    assert not any(word.startswith(("-n", "--cov", "--no-cov")) for word in tier.command)
+    assert tier.notes == (
+        "runs serially: pytest-xdist is not installed",
+        "coverage is unknown: pytest-cov is not installed",
+    )
+
+
+def test_one_core_means_no_xdist_even_against_the_projects_own_addopts() -> None:
+    command = unit(cpus=1).command
+    assert command[command.index("-n") + 1] == "0"
+
+
+def test_benchmarks_run_alone_and_unmeasured() -> None:
+    speed = plan(PULL).tier("speed")
+    assert speed.workers == 1
+    assert not speed.coverage
+    assert "--benchmark-json=.mltiers/speed/benchmark.json" in speed.command
+    assert "--no-cov" in speed.command
+
+
+@pytest.mark.parametrize(
+    ("cpus", "variables", "expected"),
+    [
+        (4, {}, {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}),
+        (4, {"OMP_NUM_THREADS": "2"}, {"MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}),
+        (1, {}, {}),
+    ],
+)
+def test_workers_share_the_cores(cpus: int, variables: dict[str, str], expected: dict[str, str]) -> None:
+    assert unit(cpus=cpus, variables=variables).env == expected
+
+
+def test_the_base_branch_says_where_a_pull_request_may_run() -> None:
+    base = parse_config(CONFIG, filename="x")
+    text = CONFIG.replace("[self-hosted, cuda]", "[bigger]").replace("version: 1", "version: 1\npre-merge-label: go")
+    own = parse_config(text + "  extra:\n    runner: [bigger]\n", filename="x")
+    config, notes = apply_base(own, base)
+    assert config.tiers["gpu"].runner == ("self-hosted", "cuda")
+    assert config.pre_merge_label == "ready-for-gpu"
+    assert len(notes) == 3
+    assert any("tiers.gpu.runner" in note for note in notes)
+    assert any("extra is new" in note for note in notes)
+    assert apply_base(base, base) == (base, [])
