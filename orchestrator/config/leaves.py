@@ -48,17 +48,14 @@ def read_word(word: Scalar) -> str:
     """A text that may be a number as well: what is written counts (``3.10`` stays ``3.10``)."""
     if isinstance(word.value, bool) or word.value is None:
         raise ValueError(_quote_it(word))
-    text = word.text
-    _refuse_expressions(text)
-    return text
+    _check_text(word.text)
+    return word.text
 
 
 def _string(word: Scalar) -> str:
     if not isinstance(word.value, str):
         raise ValueError(_quote_it(word))
-    if len(word.value) > _MAX_TEXT:
-        raise ValueError(f"is longer than {_MAX_TEXT} characters")
-    _refuse_expressions(word.value)
+    _check_text(word.value)
     return word.value
 
 
@@ -68,7 +65,9 @@ def _quote_it(word: Scalar) -> str:
     return f'expected text, got {describe(word)}. If text is meant, quote it: "{word.text}"'
 
 
-def _refuse_expressions(text: str) -> None:
+def _check_text(text: str) -> None:
+    if len(text) > _MAX_TEXT:
+        raise ValueError(f"is longer than {_MAX_TEXT} characters")
     if "${{" in text:
         raise ValueError("`${{ }}` is not evaluated in this file. Write the value itself, or set it in the workflow")
 
@@ -81,7 +80,7 @@ _DURATION = re.compile(_DURATION_PATTERN)
 
 def parse_duration(text: str) -> float:
     """``90s``, ``2m``, ``1h30m`` in seconds. Raises ValueError."""
-    if not _DURATION.match(text):
+    if not _DURATION.fullmatch(text):
         if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
             raise ValueError(f"{text} has no unit. Write {text}s for seconds or {text}m for minutes")
         raise ValueError(f"{quote(text)} is not a duration. Write it like 90s, 2m or 1h30m")
@@ -112,7 +111,7 @@ _PERCENT_PATTERN = r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?) ?%$"
 def _read_percent(word: Scalar) -> float:
     wrong = f"expected a percentage from 0 to 100 such as 85 or 85%, got {describe(word)}"
     if isinstance(word.value, str):
-        if not re.match(_PERCENT_PATTERN, word.value):
+        if not re.fullmatch(_PERCENT_PATTERN, word.value):
             raise ValueError(wrong)
         return float(word.value.rstrip("%"))
     if word.value is None or isinstance(word.value, bool) or not 0 <= word.value <= 100:
@@ -139,7 +138,7 @@ _RESERVED_ENV = {
 
 
 def _read_tier_name(word: Scalar) -> str:
-    if not re.match(_TIER_PATTERN, word.text):
+    if not re.fullmatch(_TIER_PATTERN, word.text):
         raise ValueError(
             "is not a tier name. It becomes a folder and a status: begin with a letter or digit, then letters, digits, "
             "_ . -, at most 64 characters"
@@ -152,7 +151,7 @@ def _read_tier_name(word: Scalar) -> str:
 
 
 def _read_env_name(word: Scalar) -> str:
-    if not re.match(_ENV_PATTERN, word.text):
+    if not re.fullmatch(_ENV_PATTERN, word.text):
         raise ValueError("is not the name of an environment variable (letters, digits and _, no digit first)")
     for pattern, why in _RESERVED_ENV.items():
         if re.fullmatch(pattern, word.text.upper()):
@@ -169,7 +168,7 @@ def _read_label(word: Scalar) -> str:
 
 def _read_python(word: Scalar) -> str:
     if not isinstance(word.value, bool) and re.fullmatch(r"[0-9]+(\.[0-9]+)*", word.text):
-        raise ValueError(f"{word.text} is a version, not a program. Write python{word.text}")
+        raise ValueError(f"{word.text} is a version, not a program. Write python{'.'.join(word.text.split('.')[:2])}")
     text = read_text(word)
     if text.startswith("-"):
         raise ValueError(f"{quote(text)} is not a program. Write a name on PATH or a path, such as .venv/bin/python")
@@ -263,8 +262,8 @@ _REFUSED_ARGUMENTS: tuple[tuple[str, str], ...] = (
 
 def _read_argument(word: Scalar) -> str:
     text = read_word(word)
-    if "\n" in text:
-        raise ValueError("must be one line")
+    if not text.strip() or "\n" in text:
+        raise ValueError("must be one line of text")
     for pattern, instead in _REFUSED_ARGUMENTS:
         if re.fullmatch(pattern, text):
             raise ValueError(f"{quote(text)} cannot be used here: {instead}")

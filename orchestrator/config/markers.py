@@ -6,6 +6,7 @@ The grammar is _pytest/mark/expression.py's, with the keyword arguments of pytes
 from __future__ import annotations
 
 import re
+from keyword import iskeyword
 
 from orchestrator.config.positions import quote
 
@@ -64,7 +65,7 @@ def _after_arguments(tokens: list[tuple[str, str, int]], index: int) -> int:
         return index
     while True:
         name, equals, value, end = (tokens[index + 1 : index + 5] + [("end", "", 0)] * 4)[:4]
-        if not name[1].isidentifier() or equals[1] != "=" or value[0] not in ("string", "word"):
+        if not name[1].isidentifier() or iskeyword(name[1]) or equals[1] != "=" or value[0] not in ("string", "word"):
             raise _marker_error("expected `name=value` in the parentheses after a marker", tokens[index][2])
         if value[0] == "word" and not re.fullmatch(r"-?[0-9]+|True|False|None", value[1]):
             raise _marker_error(f"the value {quote(value[1])} needs quotes", value[2])

@@ -21,7 +21,7 @@ MAX_DEPTH = 32
 
 Value: TypeAlias = str | int | float | bool | None
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where PyYAML was built with it
 _CORE_TAGS = "tag:yaml.org,2002:"
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUES = frozenset({"true", "True", "TRUE"})
@@ -29,7 +29,7 @@ _FALSES = frozenset({"false", "False", "FALSE"})
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]{1,300}(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
-_PLAIN_KEY = re.compile(r"[\w.-]{1,64}")
+_PLAIN_KEY = re.compile(r"[\w-][\w.-]{0,63}")
 
 
 class Position(NamedTuple):
@@ -83,20 +83,28 @@ class Problem(NamedTuple):
 
 
 class Problems:
-    """Gathers problems; the same sentence at the same place (an alias used twice, a default) is kept once."""
+    """Gathers problems.
+
+    Of those that say the same about one place (an alias used twice, a default of several tiers) only the first is kept,
+    and of those about the same key and place (what follows from a mistake) as well.
+    """
 
     def __init__(self) -> None:
-        self._found: dict[tuple[Position, str], Problem] = {}
+        self._found: list[Problem] = []
+        self._said: set[tuple[Position, str]] = set()
 
     def add(self, position: Position, path: str, sentence: str) -> None:
         """Record one problem."""
-        self._found.setdefault((position, sentence), Problem(position, path, sentence))
+        said = {(position, sentence), (position, path)}
+        if self._said.isdisjoint(said):
+            self._found.append(Problem(position, path, sentence))
+        self._said |= said
 
     def __len__(self) -> int:
         return len(self._found)
 
     def __iter__(self) -> Iterator[Problem]:
-        return iter(sorted(self._found.values()))
+        return iter(sorted(self._found))
 
 
 class _UnreadableError(Exception):
@@ -107,10 +115,10 @@ class _UnreadableError(Exception):
         self.problem = (position, path, sentence)
 
 
-def compose(text: str | bytes, problems: Problems) -> Node | None:
+def compose(text: str | bytes, problems: Problems, *, loader: Any = LOADER) -> Node | None:
     """The tree of a one-document YAML text; None, with a problem added, where there is none to be had."""
     try:
-        return _Composer(problems).compose(_decode(text))
+        return _Composer(problems, loader).compose(_decode(text))
     except _UnreadableError as unreadable:
         problems.add(*unreadable.problem)
         return None
@@ -142,6 +150,8 @@ def describe(node: Node) -> str:
             return f"the boolean {node.text}"
         case Scalar(value=int() | float()):
             return f"the number {node.text}"
+        case Scalar() if isinstance(resolve(node.text), int | float):
+            return f"the text {quote(node.text)}"
         case _:
             return quote(node.text)
 
@@ -200,14 +210,15 @@ class _Open:
         self.size = 1
 
     @property
-    def here(self) -> str | int:
-        """The key or index of the child being read."""
-        return len(self.items) if self.items is not None else self.key.text if self.key else ""
+    def here(self) -> str | int | None:
+        """The key or index of the child being read; None while it is a key itself."""
+        return len(self.items) if self.items is not None else self.key.text if self.key else None
 
 
 class _Composer:
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, problems: Problems, loader: Any) -> None:
         self.problems = problems
+        self.loader = loader
         self.anchors: dict[str, Node | None] = {}  # None: still open
         self.open: list[_Open] = []
         self.size = 0
@@ -215,20 +226,20 @@ class _Composer:
 
     def compose(self, text: str) -> Node:
         try:
-            for event in yaml.parse(text, Loader=_LOADER):
+            for event in yaml.parse(text, Loader=self.loader):
                 self._take(event)
         except yaml.MarkedYAMLError as error:
             raise _syntax_problem(error, text) from None
         except yaml.YAMLError as error:
             raise _UnreadableError(Position(1, 1), f"not valid YAML: {error}") from None
-        if self.root is None:
+        if self.root is None or (isinstance(self.root, Scalar) and not self.root.text):
             raise _UnreadableError(Position(1, 1), "the file is empty. Begin with `version: 1` and `tiers:`")
         return self.root
 
     def path(self) -> str:
         path = ""
         for parent in self.open:
-            path = step(path, parent.here)
+            path = path if parent.here is None else step(path, parent.here)
         return path
 
     def _take(self, event: Any) -> None:

@@ -89,7 +89,8 @@ class Reader:
             value = self.read(node, item, path)
             return value if value is INVALID else (value,)
         if not isinstance(node, Sequence):
-            return self._mismatch(node, wanted, path)
+            remedy = f". Put it in brackets: [{node.text}]" if isinstance(node, Scalar) and node.text else ""
+            return self._wrong(node, path, f"expected {expects(wanted)}, got {describe(node)}{remedy}")
         values = [self.read(child, item, step(path, index)) for index, child in enumerate(node.items)]
         return tuple(value for value in values if value is not INVALID)
 
@@ -99,7 +100,7 @@ class Reader:
         if not isinstance(node, Mapping):
             return self._mismatch(node, wanted, path)
         if len(node.entries) < max((meta.min_length or 0 for meta in metas), default=0):
-            return self._wrong(node, path, f"is empty; at least one {extras(key_type)['expects']} is needed")
+            return self._wrong(node, path, f"is empty. Give at least {expects(key_type)}, with {expects(value_type)}")
         values = {}
         for key, entry in node.entries.items():
             below = step(path, key)
@@ -122,7 +123,7 @@ class Reader:
             if key not in node.entries:
                 if field.required:
                     values[field.name] = None
-                    self.problems.add(node.position, below, f"the key is missing. Add `{key}:`")
+                    self.problems.add(node.position, below, f"the key is missing. Add `{key}: {_example(field.type)}`")
                 continue
             found = node.entries[key]
             value = self.read(found.value, field.type, below)
@@ -137,28 +138,31 @@ class Reader:
     def _nearest_key(self, key: str, struct: type[msgspec.Struct]) -> str:
         known = fields_of(struct)
         plain = _plainly(key)
+        names = {name: name for name in known}
         for name, field in known.items():
-            if plain in extras(field.type).get("also", ()):
-                return f". Did you mean {name!r}?"
+            names.update(dict.fromkeys(extras(field.type).get("also", ()), name))
         for section in self.sections:
-            if plain in fields_of(section) and plain not in known:
+            if plain in fields_of(section) and plain not in names:
                 return f". It belongs {getattr(section, 'PLACE', '')}"
-        return self._did_you_mean(key, tuple(known))
+        return self._did_you_mean(key, names)
 
-    def _did_you_mean(self, word: str, known: tuple[str, ...]) -> str:
+    def _did_you_mean(self, word: str, known: dict[str, Any]) -> str:
         return did_you_mean(word, known) if len(self.problems) < _MAX_SUGGESTIONS else ""
 
 
-def did_you_mean(word: str, known: tuple[str, ...]) -> str:
-    """``. Did you mean 'budget'?`` for the nearest known word, or nothing."""
+def did_you_mean(word: str, known: dict[str, Any]) -> str:
+    """``. Did you mean 'budget'?`` for the nearest of the words, which map to what is meant by them; or nothing."""
     from difflib import get_close_matches  # noqa: PLC0415 -- only an error needs it
 
-    by_plain = {_plainly(name): name for name in known}
+    by_plain = {_plainly(name): meant for name, meant in known.items()}
     matches = get_close_matches(_plainly(word[:100]), by_plain, n=1)
-    return f". Did you mean {by_plain[matches[0]]!r}?" if matches else ""
+    if not matches:
+        return ""
+    meant = by_plain[matches[0]]
+    return f". Did you mean {str(meant).lower() if isinstance(meant, bool) else repr(meant)}?"
 
 
-def expects(wanted: Any) -> str:  # noqa: PLR0911 -- one line per kind of type
+def expects(wanted: Any) -> str:
     """A type as the object of "expected …"."""
     base, metas = unwrap(wanted)
     if (said := extras(wanted).get("expects")) is not None:
@@ -170,14 +174,14 @@ def expects(wanted: Any) -> str:  # noqa: PLR0911 -- one line per kind of type
         words = [str(choice) if isinstance(choice, int) else quote(choice) for choice in get_args(base)]
         return words[0] if len(words) == 1 else "one of " + ", ".join(words)
     if origin is tuple:
-        return "a list"
+        item = expects(get_args(base)[0])
+        return f"{item}, or a list of such" if extras(wanted).get("one-or-more") else "a list"
     if base is bool:
         return "true or false"
     if base in (int, float):
-        limits = {
-            name: getattr(meta, name) for meta in metas for name in ("ge", "le") if getattr(meta, name) is not None
-        }
-        low, high = limits.get("ge"), limits.get("le")
+        low, high = (
+            next((getattr(m, end) for m in metas if getattr(m, end) is not None), None) for end in ("ge", "le")
+        )
         between = f" from {low} to {high}" if high is not None else f" of at least {low}" if low is not None else ""
         return ("a whole number" if base is int else "a number") + between
     if isinstance(base, type) and issubclass(base, msgspec.Struct):
@@ -185,11 +189,19 @@ def expects(wanted: Any) -> str:  # noqa: PLR0911 -- one line per kind of type
     return "a mapping"
 
 
-def _choices(wanted: Any) -> tuple[str, ...]:
+def _example(wanted: Any) -> str:
     base, _ = unwrap(wanted)
+    return str(get_args(base)[0]) if get_origin(base) is Literal else "…"
+
+
+def _choices(wanted: Any) -> dict[str, Any]:
+    """The words that may stand there, and what YAML 1.1 took for booleans, with what is meant by each."""
+    base, _ = unwrap(wanted)
+    if base is bool:
+        return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
     if get_origin(base) is Literal:
-        return tuple(choice for choice in get_args(base) if isinstance(choice, str))
-    return tuple(choice for member in get_args(base) for choice in _choices(member))
+        return {choice: choice for choice in get_args(base) if isinstance(choice, str)}
+    return {word: meant for member in get_args(base) for word, meant in _choices(member).items()}
 
 
 def _node_kind(wanted: Any) -> type[Scalar] | type[Sequence] | type[Mapping]:

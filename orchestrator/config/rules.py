@@ -19,17 +19,12 @@ def check_tiers(tiers: dict[str, Tier], written: Mapping, problems: Problems) ->
                 problems.add(position, path, f"a tier cannot need itself. Remove {need!r}")
             elif need not in written.entries:
                 sentence = f"there is no tier {need!r}" + (
-                    did_you_mean(need, tuple(tiers)) or f". There is: {_some(tiers)}"
+                    did_you_mean(need, {tier: tier for tier in tiers}) or f". There is: {_some(tiers)}"
                 )
                 problems.add(position, path, sentence)
             elif need in tiers:
                 needs[name].append(need)
     _check_cycles(needs, written, problems)
-    for name, tier in tiers.items():
-        if tier.changes and all(glob.startswith("!") for glob in tier.changes):
-            entry = _tier_entry(written, name, "changes")
-            sentence = "only takes files out, so no change would ever match. Begin with what to take in, such as '**'"
-            problems.add(entry.value.position, f"{step('tiers', name)}.changes", sentence)
 
 
 def _check_names(written: Mapping, problems: Problems) -> None:
@@ -59,12 +54,6 @@ def _check_cycles(needs: dict[str, list[str]], written: Mapping, problems: Probl
             needs[cycle[0]].remove(following)  # look for the next one
         else:
             return
-
-
-def _tier_entry(written: Mapping, name: str, key: str) -> Entry:
-    tier = written.entries[name].value
-    assert isinstance(tier, Mapping)  # noqa: S101 -- it was read as a Tier
-    return tier.entries[key]
 
 
 def _item(tier: Entry, path: str, key: str, text: str) -> tuple[Position, str]:

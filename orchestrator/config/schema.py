@@ -47,7 +47,7 @@ def _correct_default(schema: dict[str, Any], field: msgspec.structs.FieldInfo) -
         schema["default"] = written
 
 
-def shown_default(field: msgspec.structs.FieldInfo) -> str | None:  # noqa: PLR0911 -- one line per kind of value
+def shown_default(field: msgspec.structs.FieldInfo) -> str | None:
     """A field's default as one would write it in the file; None where there is none."""
     if field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT:
         return None
@@ -162,7 +162,7 @@ def _table(section: type[msgspec.Struct]) -> str:
     return "\n".join(rows)
 
 
-def _kind(wanted: Any) -> str:  # noqa: PLR0911 -- one line per kind of type
+def _kind(wanted: Any) -> str:
     """What may be written there, for a table."""
     base, _ = unwrap(wanted)
     extra = extras(wanted)
