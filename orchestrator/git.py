@@ -35,12 +35,17 @@ class Git:
         env = {k: v for k, v in self.variables.items() if k not in _MISLEADING}
         env |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
         # Inside a container the checkout often belongs to another user. We only read, from the folder we were given.
-        command = ["git", "-c", f"safe.directory={os.path.realpath(self.root)}", "-c", "safe.directory=*", *arguments]
+        command = ["git", "-c", "safe.directory=*", "-c", "core.quotePath=false", *arguments]
         try:
             done = subprocess.run(
-                command, cwd=self.root, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=self.timeout,
+                command,
+                cwd=self.root,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=self.timeout,
                 check=False,
-            )  # fmt: skip
+            )
         except FileNotFoundError:
             raise GitError("git is not installed", remedy="install git, or put it on PATH") from None
         except subprocess.TimeoutExpired:
@@ -114,8 +119,8 @@ class Git:
 
 
 def _diff(*options: str) -> tuple[str, ...]:
-    # core.quotePath off: names come as they are; no external diff, no textconv: their output is not the file's.
-    return ("-c", "core.quotePath=false", "diff", "-M", "--no-ext-diff", "--no-textconv", "--no-color", *options)
+    # No external diff, no textconv: their output is not the file's.
+    return ("diff", "-M", "--no-ext-diff", "--no-textconv", "--no-color", *options)
 
 
 def _name_status(listed: bytes) -> tuple[ChangedFile, ...]:
