@@ -1,0 +1,35 @@
+"""The test side of ml-test-action: a pytest plugin that streams what happens while it happens.
+
+Importing this module costs next to nothing: it is loaded into every pytest that has the plugin installed, asked for or
+not. Everything else is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+__version__ = "0.1.0"
+
+EVENTS_VERSION = 1
+"""The version of the event stream this plugin writes."""
+
+EVENTS_VARIABLE = "MLTIERS_EVENTS"
+"""The environment variable that names the file to stream to. Without it nothing is streamed."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Starts the event stream where the environment, or the xdist controller, asks for one."""
+    workerinput = getattr(config, "workerinput", None)
+    if workerinput is not None:
+        path = os.fsdecode(workerinput.get(EVENTS_VARIABLE, b""))
+    else:
+        # Taken out of the environment while we run: a pytest that a test starts must not write into our stream.
+        path = os.environ.pop(EVENTS_VARIABLE, "")
+    if path:
+        from pytest_mltiers import events  # noqa: PLC0415 -- only where it is asked for
+
+        events.start(config, path)
