@@ -348,7 +348,8 @@ def main(environ: "Mapping[str, str]") -> "tuple[str, list[str], dict[str, str]]
     if os.name == "nt":
         raise BootstrapError("the action does not run on Windows", "Use `runs-on:` with Linux or macOS.", USAGE)
     inputs = read_inputs(environ)
-    _write_outputs(environ, {"artifact-name": artifact_name(inputs, environ)})
+    # The worst first, and the last word wins: whatever kills us or the orchestrator, the job's later steps see this.
+    _write_outputs(environ, {"artifact-name": artifact_name(inputs, environ), **_outputs(INFRASTRUCTURE)})
     arguments = command_line(inputs)
     other = choose_python(inputs.get("python"), environ.get("PATH", "") + os.pathsep + SYSTEM_PATH)
     if other:
@@ -389,12 +390,21 @@ def inside(arguments: "Sequence[str]") -> int:
     from orchestrator import cli  # noqa: PLC0415 -- importable only now
 
     sys.argv = ["mltiers", *arguments]
-    return cli.main(list(arguments))
+    try:
+        return cli.main(list(arguments))
+    except SystemExit as stop:  # argparse has said what is wrong
+        return stop.code if isinstance(stop.code, int) else USAGE
 
 
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
+
+
+def _outputs(exit_code: int) -> "dict[str, object]":
+    """The outputs of an end without a run: nothing was judged, so a usage error has no verdict."""
+    verdicts = {INFRASTRUCTURE: "infrastructure", CANCELLED: "cancelled"}
+    return {"verdict": verdicts.get(exit_code, ""), "exit-code": exit_code}
 
 
 def _write_outputs(environ: "Mapping[str, str]", outputs: "Mapping[str, object]") -> None:
@@ -405,8 +415,7 @@ def _write_outputs(environ: "Mapping[str, str]", outputs: "Mapping[str, object]"
 
 def _fail(error: BootstrapError, environ: "Mapping[str, str]") -> int:
     """Says it where GitHub shows it, and sets the outputs that later steps of the job may ask for."""
-    verdicts = {INFRASTRUCTURE: "infrastructure", CANCELLED: "cancelled"}  # a usage error has none
-    _write_outputs(environ, {"verdict": verdicts.get(error.exit_code, ""), "exit-code": error.exit_code})
+    _write_outputs(environ, _outputs(error.exit_code))
     text = "mltiers: {}{}".format(error.message, "\n  " + error.remedy if error.remedy else "")
     _say(text)
     if environ.get("GITHUB_ACTIONS") == "true" and error.exit_code != CANCELLED:
@@ -423,12 +432,14 @@ def _cancelled(number: int, frame: object) -> None:
 
 
 def _entry(arguments: "list[str]", environ: "Mapping[str, str]") -> int:
-    for number in SIGNALS:
-        signal.signal(number, _cancelled)
     try:
+        for number in SIGNALS:
+            signal.signal(number, _cancelled)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked across the exec that started us, below
         if arguments[:1] == ["--inside"]:
-            return inside(arguments[1:])
+            code = inside(arguments[1:])
+            _write_outputs(environ, {"exit-code": code} if code != USAGE else _outputs(USAGE))
+            return code
         executable, command, environment = main(environ)
         # From here until the orchestrator can answer, a signal waits instead of being lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
