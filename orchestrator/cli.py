@@ -231,10 +231,14 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 
 def _hands(cancel: Cancellation) -> Hands:
-    from orchestrator.environment import Environment
+    from orchestrator.environment import SECRET_VARIABLES, Environment
     from orchestrator.pipeline import Hands
 
     environment = Environment.read(os.environ, terminal=sys.stderr.isatty())
+    if environment.token is not None:
+        from orchestrator.veil import veil_environment
+
+        veil_environment(SECRET_VARIABLES)
     return Hands(
         environment=environment,
         talk=sys.stderr,
