@@ -453,4 +453,4 @@ def _entry(arguments: "list[str]", environ: "Mapping[str, str]") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_entry(sys.argv[1:], os.environ))
+    sys.exit(_entry(sys.argv[1:], dict(os.environ)))
