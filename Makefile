@@ -7,7 +7,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_ROOT_USER_ACTION := ignore
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
 PYTEST := $(BIN)/python -m pytest
 # Two workers are what two cores hold; tests of one file share their fixtures.
 PARALLEL := -n 2 --dist loadfile
