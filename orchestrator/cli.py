@@ -16,7 +16,7 @@ from orchestrator.errors import Cancelled, ExitCode, MltiersError, UsageError
 if TYPE_CHECKING:
     from orchestrator.environment import Environment
     from orchestrator.github import GitHub
-    from orchestrator.pipeline import Hands, Options
+    from orchestrator.prepare import Hands, Options
     from orchestrator.process import Cancellation
 
 DESCRIPTION = "Tiered tests for ML code: what runs when, where, inside which budget, and what the results mean."
@@ -138,16 +138,17 @@ def _check(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _plan(arguments: argparse.Namespace) -> ExitCode:
-    from orchestrator.pipeline import prepare
+    from orchestrator.job import append
+    from orchestrator.prepare import prepare
     from orchestrator.process import Cancellation
-    from orchestrator.publish import write_plan_outputs
     from orchestrator.render.documents import plan_document
+    from orchestrator.render.outputs import plan_outputs
     from orchestrator.render.plan_table import render_plan
 
     hands = _hands(Cancellation())
     _, plan = prepare(_options(arguments), hands)
     document = plan_document(plan)
-    write_plan_outputs(plan, hands.environment, sys.stderr)
+    append(hands.environment.output_file, plan_outputs(plan), talk=sys.stderr)
     if arguments.json:
         print(json.dumps(document))
     else:
@@ -214,7 +215,7 @@ def _refuse_unsupported(arguments: argparse.Namespace) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    from orchestrator.pipeline import Options
+    from orchestrator.prepare import Options
 
     return Options(
         config=arguments.config,
@@ -232,7 +233,7 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 def _hands(cancel: Cancellation) -> Hands:
     from orchestrator.environment import SECRET_VARIABLES, Environment
-    from orchestrator.pipeline import Hands
+    from orchestrator.prepare import Hands
 
     environment = Environment.read(os.environ, terminal=sys.stderr.isatty())
     if environment.token is not None:

@@ -5,8 +5,6 @@ What costs nothing and cannot fail comes first, GitHub last: a cancelled job has
 
 from __future__ import annotations
 
-import json
-import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -16,11 +14,13 @@ from orchestrator.comment_thread import upsert_comment
 from orchestrator.environment import Environment
 from orchestrator.errors import ExitCode, InfrastructureError
 from orchestrator.github import Forbidden, GitHub
-from orchestrator.model import Plan, RunVerdict, Verdict
+from orchestrator.job import append
+from orchestrator.model import RunVerdict, Verdict
 from orchestrator.render.annotations import render_annotations
 from orchestrator.render.comment import Links, marker, render_comment, render_summary
-from orchestrator.render.documents import matrix_document, plan_document, verdict_document
+from orchestrator.render.documents import plan_document, verdict_document
 from orchestrator.render.html import render_html
+from orchestrator.render.outputs import run_outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,8 @@ def publish(
     run, url = _tell(run, links, github=github, comment=comment, talk=talk)
     if run.reasons or run.exit_code:
         write_json(out / "verdict.json", verdict_document(run))
-    if environment.summary_file is not None:
-        _append(environment.summary_file, render_summary(run, links=links), talk)
-    if environment.output_file is not None:
-        _append(environment.output_file, _outputs(run, report=report, comment_url=url), talk)
+    append(environment.summary_file, render_summary(run, links=links), talk=talk)
+    append(environment.output_file, run_outputs(run, report=str(report), comment_url=url), talk=talk)
     return Published(run=run, report=report, comment_url=url)
 
 
@@ -105,40 +103,6 @@ def _untold(run: RunVerdict, error: InfrastructureError) -> RunVerdict:
     if run.verdict.severity <= Verdict.INFRASTRUCTURE.severity:
         return replace(run, reasons=reasons)
     return replace(run, reasons=reasons, verdict=Verdict.INFRASTRUCTURE, exit_code=ExitCode.INFRASTRUCTURE)
-
-
-def write_plan_outputs(plan: Plan, environment: Environment, talk: TextIO) -> None:
-    """The outputs that a planning job can already give."""
-    if environment.output_file is not None:
-        values = {"plan": plan_document(plan), "matrix": matrix_document(plan)}
-        text = "".join(_output(name, json.dumps(value)) for name, value in values.items())
-        _append(environment.output_file, text, talk)
-
-
-def _outputs(run: RunVerdict, *, report: Path, comment_url: str | None) -> str:
-    values = {
-        "verdict": str(run.verdict),
-        "exit-code": str(int(run.exit_code)),
-        "plan": json.dumps(plan_document(run.plan)),
-        "matrix": json.dumps(matrix_document(run.plan)),
-        "report-path": str(report),
-        "comment-url": comment_url or "",
-    }
-    return "".join(_output(name, value) for name, value in values.items())
-
-
-def _output(name: str, value: str) -> str:
-    """One output in the form that survives any value: a delimiter nobody can guess."""
-    delimiter = f"mltiers-{secrets.token_hex(16)}"
-    return f"{name}<<{delimiter}\n{value}\n{delimiter}\n"
-
-
-def _append(path: str, text: str, talk: TextIO) -> None:
-    try:
-        with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-    except OSError as error:
-        print(f"{path}: cannot be written: {error.strerror or error}", file=talk)
 
 
 def _write_text(path: Path, text: str) -> None:
