@@ -44,7 +44,7 @@ bench: .venv/.dev
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 docs: .venv/.demo
-	$(BIN)/mltiers schema > ml-tiers.schema.json
+	$(BIN)/mltiers schema > docs/ml-tiers.schema.json
 	$(BIN)/python -c "from orchestrator.config import reference_markdown as r; print(r(), end='')" > docs/configuration.md
 
 lock: .venv/.dev
