@@ -41,7 +41,9 @@ def upsert_comment(github: GitHub, *, number: int, marker: str, body: str, polic
                 continue  # the next listing tells whether it arrived
             # An app's token writes as the app, which only now shows: earlier comments of its may be there as well.
             login = created.author or login
-            ours = _ours(github, number, marker, login) | {created.id: created}  # a listing may lag behind
+            # A listing may lag behind what was created; and where another job has since written over it, that
+            # job's is the later word.
+            ours = _ours(github, number, marker, login) | {created.id: created}
         kept = ours.pop(min(ours))
         try:
             if not _says(kept, body) or (policy == "always" and kept is not created):

@@ -198,7 +198,7 @@ class Rest:
                     f"{response.status_code}: it has moved",
                     request,
                     status=response.status_code,
-                    remedy="Was the repository renamed? Then a checkout and a run of the new name helps.",
+                    remedy="Was the repository renamed or moved? A new run has its new name in GITHUB_REPOSITORY.",
                 )
             url = target
         raise self._error(GithubError, f"more than {MOST_REDIRECTS} redirects", request)

@@ -17,7 +17,7 @@ class Fault:
 
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: Mapping[str, Any] | None = None  # None: an HTML page, as GitHub's front servers answer
+    body: Any = None  # None: an HTML page, as GitHub's front servers answer
     effect: bool = False
     drop: bool = False  # the connection ends without an answer
     truncate: bool = False  # the connection ends in the middle of the answer
