@@ -174,7 +174,7 @@ def _conclude(arguments: argparse.Namespace, line: Callable[[Options, Hands], ob
     from orchestrator.process import Cancellation
     from orchestrator.publish import Published
     from orchestrator.render.documents import verdict_document
-    from orchestrator.render.text import render_terminal
+    from orchestrator.render.terminal import render_terminal
 
     with Cancellation.on_signals() as cancel:
         hands = _hands(cancel)

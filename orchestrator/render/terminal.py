@@ -1,0 +1,87 @@
+"""The verdict for a terminal or a plain log. Pure."""
+
+from __future__ import annotations
+
+from orchestrator.judge import floor_percent
+from orchestrator.model import Ending, RunVerdict, TierVerdict, Verdict
+from orchestrator.render.words import SYMBOLS, budget, counts, duration, plural, shorten, visible
+
+_LISTED = 20
+_COLORS = {
+    Verdict.PASSED: "32",
+    Verdict.FLAKY: "33",
+    Verdict.NOT_RUN: "2",
+    Verdict.SUPERSEDED: "2",
+}
+_BAD = "31"
+
+
+def render_terminal(run: RunVerdict, *, width: int, color: bool) -> str:
+    """The table of tiers, why anything is not simply passed, and the failing tests; ends in a line feed.
+
+    ``width`` is in columns; nothing but reasons may be longer. ``color``: with ANSI colours.
+    """
+    header = ("tier", "verdict", "tests", "time / budget", "coverage")
+    rows = [header, *(_row(tier) for tier in run.tiers)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = [""]
+    for row, tier in zip(rows, (None, *run.tiers), strict=True):
+        cells = [cell.ljust(size) for cell, size in zip(row, widths, strict=True)]
+        if tier is not None:
+            cells[1] = _paint(cells[1], tier.verdict, color=color)
+        lines.append(f"{SYMBOLS[tier.verdict] if tier is not None else '  '} {'  '.join(cells).rstrip()}")
+    lines += _reasons(run)
+    lines += _failures(run, width)
+    lines += ["", _paint(_headline(run), run.verdict, color=color)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(tier: TierVerdict) -> tuple[str, ...]:
+    name = tier.name if tier.plan.required else f"{tier.name} (optional)"
+    result = tier.result
+    if result is None or result.ending is Ending.NOT_STARTED:
+        return name, str(tier.verdict), "", f"– / {budget(tier.plan.budget)}", ""
+    percent = result.coverage.percent if result.coverage is not None else None
+    covered = f"{floor_percent(percent)}%" if percent is not None else ("unknown" if tier.plan.coverage else "–")
+    spent = f"{duration(result.seconds)} / {budget(tier.plan.budget)}"
+    return name, str(tier.verdict), counts(result.counts), spent, covered
+
+
+def _reasons(run: RunVerdict) -> list[str]:
+    lines = [f"  {visible(reason)}" for reason in run.reasons]
+    for tier in run.tiers:
+        if tier.verdict is not Verdict.PASSED:
+            lines += [f"  {tier.name}: {visible(reason)}" for reason in tier.reasons]
+        lines += [f"  {tier.name}: {visible(note)}" for note in (*tier.plan.notes, *_notes(tier))]
+    lines += [f"  {visible(note)}" for note in run.plan.notes]
+    return ["", *lines] if lines else []
+
+
+def _notes(tier: TierVerdict) -> tuple[str, ...]:
+    return tier.result.notes if tier.result is not None else ()
+
+
+def _failures(run: RunVerdict, width: int) -> list[str]:
+    bad = [(tier, test) for tier in run.tiers if tier.result for test in tier.result.tests if test.outcome.bad]
+    lines = []
+    for tier, test in bad[:_LISTED]:
+        said = f" · {visible(test.message)}" if test.message else ""
+        lines.append("  " + shorten(f"{tier.name}: {test.outcome} {visible(test.node_id)}{said}", max(40, width - 2)))
+    if len(bad) > _LISTED:
+        lines.append(f"  and {len(bad) - _LISTED} more, listed in the report")
+    return ["", *lines] if lines else []
+
+
+def _headline(run: RunVerdict) -> str:
+    said = f"{SYMBOLS[run.verdict]} {run.verdict}"
+    ran = sum(1 for tier in run.tiers if tier.result is not None)
+    said += f" · {ran} of {plural(len(run.tiers), 'tier')} run"
+    if run.coverage is not None and (percent := run.coverage.percent) is not None:
+        said += f" · coverage {floor_percent(percent)}%"
+    if run.patch is not None and run.patch.percent is not None:
+        said += f" · of the change {floor_percent(run.patch.percent)}%"
+    return said
+
+
+def _paint(text: str, verdict: Verdict, *, color: bool) -> str:
+    return f"\x1b[{_COLORS.get(verdict, _BAD)}m{text}\x1b[0m" if color else text
