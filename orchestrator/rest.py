@@ -192,7 +192,7 @@ class Rest:
                 return response
             target, params = urljoin(url, response.headers.get("Location", "")), None
             here = _origin(target) == self._origin
-            if target == url or not _safe_redirect(request.method, response.status_code, url, target, here=here):
+            if target == url or not is_safe_redirect(request.method, response.status_code, url, target, here=here):
                 raise self._error(
                     GithubError,
                     f"{response.status_code}: it has moved",
@@ -307,7 +307,7 @@ class _Again(Exception):  # noqa: N818
         self.seconds = seconds
 
 
-def _safe_redirect(method: str, status: int, source: str, target: str, *, here: bool) -> bool:
+def is_safe_redirect(method: str, status: int, source: str, target: str, *, here: bool) -> bool:
     """Whether to follow a redirect: a GET anywhere but from TLS to plain, another method only ``here``, as it is."""
     if urlsplit(target).scheme not in ("http", "https"):
         return False

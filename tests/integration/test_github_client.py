@@ -25,6 +25,7 @@ from orchestrator.github import (
     Unreachable,
 )
 from orchestrator.model import ChangedFile, PullRequest
+from orchestrator.rest import is_safe_redirect
 from tests.loopback_github import (
     READ,
     Fault,
@@ -613,6 +614,26 @@ WAITS: list[tuple[Answer, int, float | None]] = [
 @pytest.mark.parametrize(("given", "attempt", "seconds"), WAITS)
 def test_how_long_a_rate_limit_lasts(given: Answer, attempt: int, seconds: float | None) -> None:
     assert rate_limit_seconds(given, attempt=attempt, now=1020.0) == seconds
+
+
+HOME, AWAY = "https://api.test/x", "https://blobs.test/x"
+REDIRECTS = [
+    ("GET", 302, HOME, AWAY, True),
+    ("GET", 302, HOME, "http://blobs.test/x", False),  # out of TLS
+    ("GET", 302, "http://api.test/x", "http://blobs.test/x", True),
+    ("GET", 302, HOME, "file:///etc/passwd", False),
+    ("GET", 302, HOME, "", False),
+    ("PATCH", 307, HOME, HOME, True),
+    ("PATCH", 308, HOME, HOME, True),
+    ("POST", 301, HOME, HOME, False),  # would become a GET
+    ("POST", 302, HOME, HOME, False),
+    ("POST", 307, HOME, AWAY, False),
+]
+
+
+@pytest.mark.parametrize(("method", "status", "source", "target", "followed"), REDIRECTS)
+def test_which_redirects_are_followed(method: str, status: int, source: str, target: str, followed: bool) -> None:
+    assert is_safe_redirect(method, status, source, target, here="api.test" in target) is followed
 
 
 @pytest.mark.parametrize(
