@@ -21,7 +21,7 @@ from orchestrator.config.model import (
     Tier,
     TierCoverage,
 )
-from orchestrator.config.positions import Entry, Mapping, Node, Problems, Scalar, compose, describe
+from orchestrator.config.positions import MAX_NODES, Entry, Mapping, Node, Problems, Scalar, compose, describe
 from orchestrator.config.reading import Reader
 from orchestrator.config.rules import check_tiers
 from orchestrator.config.schema import json_schema, reference_markdown
@@ -58,7 +58,7 @@ def parse_config(text: str | bytes, *, filename: str) -> Config:
             problems = Problems()
             problems.add(newer.position, "version", _newer_sentence(newer))
         else:
-            merged = _with_defaults(root)
+            merged = _with_defaults(root, problems)
             config: Config = Reader(problems, _SECTIONS).read(merged, Config, "")
             if config.tiers:
                 written = merged.entries["tiers"].value
@@ -96,10 +96,14 @@ def _newer_sentence(node: Scalar) -> str:
     )
 
 
-def _with_defaults(root: Mapping) -> Mapping:
+def _with_defaults(root: Mapping, problems: Problems) -> Mapping:
     """The tree with `defaults` written out in every tier. Nodes keep their positions: errors point at their origin."""
     defaults, tiers = (_mapping_at(root, key) for key in ("defaults", "tiers"))
     if defaults is None or tiers is None:
+        return root
+    if len(tiers.entries) * defaults.size > MAX_NODES:
+        sentence = f"written out in every tier these are more than {MAX_NODES} values"
+        problems.add(root.entries["defaults"].position, "defaults", sentence)
         return root
     written: dict[str, Entry] = {}
     for name, entry in tiers.entries.items():

@@ -62,7 +62,7 @@ def _string(word: Scalar) -> str:
 def _quote_it(word: Scalar) -> str:
     if word.value is None and not word.text:
         return "expected text, got nothing. Give it a value or remove it"
-    return f'expected text, got {describe(word)}. If text is meant, quote it: "{word.text}"'
+    return f'expected text, got {describe(word)}. If text is meant, quote it: "{word.text[:40]}"'
 
 
 def _check_text(text: str) -> None:

@@ -28,7 +28,7 @@ _TRUES = frozenset({"true", "True", "TRUE"})
 _FALSES = frozenset({"false", "False", "FALSE"})
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]{1,300}(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 _PLAIN_KEY = re.compile(r"[\w-][\w.-]{0,63}")
 
 
@@ -149,7 +149,7 @@ def describe(node: Node) -> str:
         case Scalar(value=bool()):
             return f"the boolean {node.text}"
         case Scalar(value=int() | float()):
-            return f"the number {node.text}"
+            return f"the number {node.text[:40]}"
         case Scalar() if isinstance(resolve(node.text), int | float):
             return f"the text {quote(node.text)}"
         case _:

@@ -70,6 +70,7 @@ def test_table_is_as_wide_as_promised() -> None:
             "a: 1\r\nb: 2\rc: \x1b[31m\r\n", "3:4: the control character U+001B", id="escape, mixed line ends"
         ),
         pytest.param("a: \ud800\n", "1:4: the control character U+D800", id="lone surrogate"),
+        pytest.param("a: b\ufeff\n", "1:5: the control character U+FEFF", id="byte order mark inside"),
         pytest.param("#" * 5_000_000, "1:1: the file has 5.0 MB; at most 1 MB is read", id="5 MB"),
         pytest.param("a: [" + "b, " * 20_000 + "]", "1:29996: more than 10000 values", id="many values"),
         pytest.param("[" * 10_000, "1:33: nested deeper than 32 levels", id="deep lists"),
@@ -102,6 +103,15 @@ def test_thousands_of_mistakes_are_quickly_told_and_not_all_shown() -> None:
     assert time.process_time() - started < 5
     assert len(shown) == 101
     assert shown[-1] == " and 3900 more problems"
+
+
+def test_defaults_of_thousands_of_tiers_cost_no_time() -> None:
+    env = ", ".join(f"A{n}: x" for n in range(2_000))
+    tiers = "".join(f"  t{n}: {{}}\n" for n in range(1_000))
+    started = time.process_time()
+    (problem,) = problems_of(f"version: 1\ndefaults: {{env: {{{env}}}}}\ntiers:\n{tiers}")
+    assert problem == "2:1: defaults: written out in every tier these are more than 10000 values"
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("levels", [8, 25])
