@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
@@ -45,6 +46,14 @@ NUDGE = 0.25  # how late the supervisor may be before we take it for stopped and
 OVERDUE = 0.75  # and how much later we take it for dead
 
 _SUPERVISOR = "import sys; sys.path.append(sys.argv[1]); from orchestrator.supervisor import main; main()"
+
+
+class Containment(str, Enum):
+    """How a tree is kept together, the strongest means first. A weaker one is taken where the system has no better."""
+
+    CGROUP = "cgroup"  # the kernel keeps the list; Linux where we may make one: as root, or in a delegated scope
+    SUBREAPER = "subreaper"  # orphans come to the supervisor; every Linux
+    GROUP = "group"  # the process group and visible descendants, from ``ps``; every POSIX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +79,8 @@ class ProcessOutcome:
     started: float = 0.0  # Unix time
     seconds: float = 0.0  # start to the end of the main process; of the whole tree, where we stopped it
     stop_seconds: float = 0.0  # from the decision to stop (or the main process's own end) till nothing was left
-    stopped: tuple[
-        str, ...
-    ] = ()  # "python -m pytest (pid 42): KILL": what had to be signalled, and the last signal it got
+    steps: tuple[tuple[str, float], ...] = ()  # what the stop did, and how many seconds after it began
+    stopped: tuple[str, ...] = ()  # "python -m pytest (pid 42): KILL": what was signalled, and the last signal it got
     leftovers: tuple[str, ...] = ()  # still running after the main process had ended by itself
     survivors: tuple[str, ...] = ()  # could not be killed
     stacks: str = ""  # what was running when we stopped it
@@ -146,14 +154,14 @@ def supervise(
     py_spy: Path | None = None,
     graces: Graces = Graces(),
     log_limit: int = LOG_LIMIT,
-    cgroup: bool = True,
+    containment: Containment = Containment.CGROUP,
 ) -> ProcessOutcome:
     """Run ``command`` to its end, or to ``deadline`` seconds from now, or till ``cancel`` is set.
 
     ``env`` is the whole environment of the command. ``log`` receives what it prints, both streams as they come, up to
     ``log_limit`` bytes; ``on_line`` receives each complete line, decoded, without its end. ``stacks`` is a folder: the
     command finds it in ``MLTIERS_STACKS``, and before a stop the stacks of its pythons are written there and returned;
-    ``py_spy``, the program, adds native frames. ``cgroup=False`` does without one even where the system grants it.
+    ``py_spy``, the program, adds native frames. ``containment`` is the strongest means that may be used.
     Never raises for what the command does; raises InfrastructureError where no process can be started at all.
     """
     began = time.monotonic()
@@ -172,7 +180,7 @@ def supervise(
         "graces": asdict(graces),
         "stacks": env.get(STACKS_VARIABLE) if stacks is not None else None,
         "py_spy": None if py_spy is None else str(py_spy),
-        "cgroup": cgroup,
+        "containment": containment.value,
     }
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(log.open("wb")) if log is not None else None
@@ -189,6 +197,7 @@ def supervise(
         started=reports.get("started", {}).get("at", 0.0),
         seconds=end.get("seconds", 0.0),
         stop_seconds=end.get("stop_seconds", 0.0),
+        steps=tuple((str(step), float(at)) for step, at in end.get("steps", ())),
         stopped=tuple(end.get("stopped", ())),
         leftovers=tuple(end.get("leftovers", ())),
         survivors=tuple(end.get("survivors", ())),
@@ -312,12 +321,14 @@ def _lost(
     """The supervisor has ended without a word (killed, or frozen, by a test): end its tree from here."""
     now = time.monotonic()
     started = reports.get("started", {})
-    orphans = _Orphans(started.get("pid", 0))
+    orphans = _Orphans()
     cgroup = tree.Cgroup(started["cgroup"]) if started.get("cgroup") else None
     if cgroup:
         orphans.alive()  # for the record
         cgroup.kill()
-    survivors = tree.kill_until_none(orphans.alive, until=now + Graces().kill)
+    survivors = tree.kill_until_gone(
+        alive=orphans.alive, gone=lambda: not orphans.alive(), until=now + Graces().kill, wait=time.sleep
+    )
     if cgroup:
         cgroup.remove()
     late = deadline is not None and now >= began + deadline
@@ -333,29 +344,29 @@ def _lost(
 
 
 class _Orphans:
-    """What a dead supervisor left: our children of another session that are no supervisors, and all below them."""
+    """What a dead supervisor left: children of ours, of another session and no supervisors, and all below them.
 
-    def __init__(self, main: int) -> None:
-        self.main = main
+    Never anything else, whatever is or is not known of the command: who looks wrongly here ends the machine.
+    """
+
+    def __init__(self) -> None:
         self.seen: dict[tuple[int, str], str] = {}
 
     def alive(self) -> list[tree.Process]:
         table = tree.process_table()
         us = table.get(os.getpid())
-        roots = {
-            process.pid
+        if us is None:
+            return []
+        roots = [
+            process
             for process in table.values()
-            if process.pid not in _SUPERVISORS
-            and (
-                self.main in (process.pid, process.group, process.session)
-                or (us is not None and process.parent == us.pid and process.session != us.session)
-            )
-        }
-        for pid in roots:
-            if not table[pid].alive:
+            if process.parent == us.pid and process.session not in (0, us.session) and process.pid not in _SUPERVISORS
+        ]
+        for process in roots:
+            if not process.alive:
                 with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-        found = [table[pid] for pid in roots] + tree.descendants(table, roots)
+                    os.waitpid(process.pid, os.WNOHANG)
+        found = [*roots, *tree.descendants(table, [process.pid for process in roots])]
         found = [process for process in found if process.alive]
         for process in found:
             if process.identity not in self.seen:

@@ -47,7 +47,10 @@ class Supervisor:
         self.helpers: set[int] = set()  # py-spy
         self.needed: dict[tuple[int, str], tuple[str, str]] = {}  # what each process was and the last signal it got
         self.cgroup: tree.Cgroup | None = None
-        self.subreaper = tree.become_subreaper()
+        self.steps: list[tuple[str, float]] = []  # what the stop did, and when
+        # "cgroup", "subreaper" or "group": the strongest means that may be used.
+        self.portable = order["containment"] == "group"
+        self.subreaper = not self.portable and tree.become_subreaper()
         self.wake, self._wake_write = os.pipe()
         for fd in (self.wake, self._wake_write):
             os.set_blocking(fd, False)
@@ -57,7 +60,7 @@ class Supervisor:
     def run(self) -> dict[str, Any]:
         """Start the command, wait, stop what has to be stopped. Returns the last report."""
         self._take_signals()
-        if self.order["cgroup"]:
+        if self.order["containment"] == "cgroup":
             self.cgroup = tree.Cgroup.create(f"mltiers-{os.getpid()}")
         began, started = time.monotonic(), time.time()
         try:
@@ -92,6 +95,7 @@ class Supervisor:
             "exit_code": code,
             "seconds": seconds,
             "stop_seconds": stop_seconds,
+            "steps": [(step, at - stop_began) for step, at in self.steps],
             "stopped": [f"{what}: {name}" for what, name in self.needed.values()],
             "leftovers": leftovers,
             "survivors": survivors,
@@ -122,16 +126,17 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Ask for stacks, then INT, then TERM, each with its grace. What is left is for ``_kill``."""
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, -10)  # a tree that eats every core must not keep us from ending it
+        _hurry()
         graces = self.order["graces"]
         report({"event": "stopping"})
+        self._step("stacks")
         self._ask_for_stacks()
         if self._signal(signal.SIGINT, graces["interrupt"], look_inside=True):
             self._signal(signal.SIGTERM, graces["terminate"])
 
     def _signal(self, number: signal.Signals, grace: float, *, look_inside: bool = False) -> bool:
         """Signal the tree and wait until it is gone (returns False) or the grace is over (True)."""
+        self._step(number.name)
         began = time.monotonic()
         until = began + grace
         for process in self._alive():
@@ -175,37 +180,41 @@ class Supervisor:
         if self._gone():
             return []
         self.helpers.clear()
+        self._step("SIGKILL")
+        _hurry()
         for process in self._alive():
             self._note(process, "KILL")
         if self.cgroup:
             self.cgroup.kill()
         until = time.monotonic() + self.order["graces"]["kill"]
-        left = tree.kill_until_none(self._alive, until=until, wait=self._sleep)
-        self._reap()
+        left = tree.kill_until_gone(alive=self._alive, gone=self._gone, until=until, wait=self._sleep)
+        self._step("gone")
         return [f"{tree.describe(process)}, state {process.state}" for process in left]
 
     # -- the tree ---------------------------------------------------------------------------------------------------
 
     def _alive(self) -> list[tree.Process]:
-        """Everything of the tier that has not ended. Ours are our descendants and, on systems without a subreaper,
-        whoever is still in the command's group or session."""
+        """Everything of the tier that has not ended. Ours are our descendants; where orphans do not come to us, also
+        whoever is still in the command's group."""
         self._reap()
-        if self.subreaper and self.childless and not (self.cgroup and self.cgroup.pids()):
-            return []
-        table = tree.process_table()
+        table = tree.ps_table() if self.portable else tree.process_table()
         ours = {process.pid: process for process in tree.descendants(table, [os.getpid()])}
         others = self.cgroup.pids() if self.cgroup else []
         if not self.subreaper:
-            others = [p.pid for p in table.values() if self.main in (p.group, p.session)]
+            others = [process.pid for process in table.values() if process.group == self.main > 0]
         ours.update((pid, table[pid]) for pid in others if pid in table)
+        if self.subreaper:
+            # One that goes on in ever new children is sooner caught by looking where they all end up.
+            ours.update((process.pid, process) for process in tree.own_children())
         return [process for pid, process in ours.items() if process.alive and pid not in self.helpers]
 
     def _gone(self) -> bool:
         """Whether nothing of the tree is left."""
         self._reap()
-        if self.subreaper and not self.helpers and not self.childless:
-            return False  # a living child is the cheapest proof
-        return not self._alive()
+        if not self.subreaper or self.helpers:
+            return not self._alive()
+        # Whoever is below us is, or is below, a child of ours: to have none is proof, and cheap.
+        return self.childless and not (self.cgroup and self.cgroup.pids())
 
     def _reap(self) -> None:
         """Read the status of everything that has ended."""
@@ -226,6 +235,9 @@ class Supervisor:
         self._note(process, number.name.removeprefix("SIG"))
         tree.send(process, number)
 
+    def _step(self, name: str) -> None:
+        self.steps.append((name, time.monotonic()))
+
     def _note(self, process: tree.Process, name: str) -> None:
         what = self.needed.get(process.identity, (None, ""))[0]
         if what is None and len(self.needed) < 100:
@@ -240,10 +252,9 @@ class Supervisor:
         directory = self.order["stacks"]
         if directory:
             for process in self._alive():
+                # One that is stopped answers when it is continued, with INT pending: it must not get on with its test.
                 if os.path.exists(f"{directory}/{process.pid}.txt"):
                     tree.send(process, STACKS_SIGNAL)
-                    if process.state.startswith(("T", "t")):
-                        tree.send(process, signal.SIGCONT)
 
     def _spy(self) -> None:
         """Ask py-spy for the native frames of those that have not reacted."""
@@ -323,6 +334,16 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             while os.read(self.wake, 4096):
                 pass
+
+
+def _hurry() -> None:
+    """Go first from here on: a tree that eats every core must not keep us from ending it. Where we may, that is."""
+    with contextlib.suppress(OSError, AttributeError):
+        # A real-time class, since a nice value counts only within one session on kernels with autogroups.
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))  # type: ignore[attr-defined,unused-ignore]
+        return
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
 
 
 def report(message: dict[str, Any]) -> None:

@@ -1,0 +1,103 @@
+"""A budget that holds: whatever a suite does, it is stopped in time, nothing of it remains, the culprit has a name."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.process import Containment
+from tests.overruns.culprits import CULPRITS, Culprit
+from tests.overruns.harness import Observed, observe, pytest_command, suite_environment, write_suite
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+
+PROMISE = 2.0
+"""Seconds after its budget by which everything is gone."""
+
+QUICK = {
+    ("busy-loop", 2, Containment.SUBREAPER),
+    ("c-holding-the-gil", 0, Containment.SUBREAPER),
+    ("stops-its-parent", 0, Containment.SUBREAPER),
+    ("daemon", 2, Containment.CGROUP),
+    ("daemon-keeps-the-output", 0, Containment.SUBREAPER),
+    ("fork-bomb", 0, Containment.SUBREAPER),
+    ("output-flood", 0, Containment.SUBREAPER),
+    ("kills-its-parent", 2, Containment.SUBREAPER),
+    ("session-fixture-teardown", 2, Containment.SUBREAPER),
+    ("import-of-a-conftest", 0, Containment.SUBREAPER),
+}
+"""Those that run in every ``make test``; all others are for the campaign."""
+
+
+def cases() -> list[object]:
+    return [
+        pytest.param(
+            culprit,
+            workers,
+            containment,
+            id=f"{culprit.name}-{'xdist' if workers else 'serial'}-{containment.value}",
+            marks=[] if (culprit.name, workers, containment) in QUICK else [pytest.mark.campaign],
+        )
+        for culprit in CULPRITS
+        for workers in (0, 2)
+        # GitHub's hosted runners grant no cgroup: doing without is the harder way, and the one that has to work.
+        for containment in (Containment.SUBREAPER, Containment.CGROUP)
+    ]
+
+
+@pytest.fixture(scope="session")
+def patience(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    """Seconds in which pytest certainly reaches the culprit on this machine, now, by number of workers."""
+    found = {}
+    for workers in (0, 2):
+        directory = tmp_path_factory.mktemp("baseline")
+        culprit = Culprit(name="none")
+        suite = write_suite(culprit, directory)
+        began = time.monotonic()
+        subprocess.run(
+            pytest_command(culprit, workers), cwd=suite, env=suite_environment(directory, "-"), check=True, stdout=-3
+        )
+        found[workers] = max(2.0, 3 * (time.monotonic() - began))
+    return found
+
+
+@pytest.mark.parametrize(("culprit", "workers", "containment"), cases())
+def test_a_budget_holds(
+    culprit: Culprit, workers: int, containment: Containment, patience: dict[int, float], tmp_path: Path
+) -> None:
+    for module in culprit.needs:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"needs {module}")
+    budget = patience[workers] + culprit.slow_start
+    seen = observe(culprit, tmp_path, workers=workers, deadline=budget, containment=containment)
+    outcome = seen.outcome
+    said = f"{outcome}\n{(tmp_path / 'output.log').read_text(errors='replace')[-3000:]}"
+
+    assert outcome.ending.value == (culprit.ending_xdist if workers else culprit.ending), said
+    assert outcome.survivors == (), said
+    assert seen.alive == (), said
+    assert seen.wall <= budget + PROMISE, said
+    assert seen.culprits, f"the culprit was never reached within {budget:.1f} s\n{said}"
+    if outcome.ending.value in ("exited", "signaled"):
+        assert bool(outcome.leftovers) == culprit.leftovers, said
+    named_by_events(culprit, seen)
+    if outcome.ending.value == "deadline" and culprit.frame:
+        assert culprit.frame in outcome.stacks, said
+
+
+def named_by_events(culprit: Culprit, seen: Observed) -> None:
+    """Every finished test is known, and the one that was running."""
+    assert {f"test_fine_{number}" for number in range(culprit.finished)} <= seen.finished
+    if seen.outcome.ending.value == "deadline":
+        assert ("test_culprit" in seen.running) == culprit.running
+
+
+def test_the_quick_ones_exist() -> None:
+    assert {name for name, *_ in QUICK} <= {culprit.name for culprit in CULPRITS}
+    assert len(CULPRITS) >= 25
+    assert len({culprit.name for culprit in CULPRITS}) == len(CULPRITS)

@@ -1,0 +1,142 @@
+"""Runs one culprit's suite under ``supervise`` and gathers what can be known about it from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.process import Containment, ProcessOutcome, supervise
+from tests.overruns.culprits import Culprit
+
+ROOT = Path(__file__).parents[2]
+PLUGIN = ROOT / "plugin" / "src"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What one run left behind."""
+
+    outcome: ProcessOutcome
+    wall: float  # seconds that supervise took
+    culprits: tuple[int, ...]  # pids that the suite's processes noted
+    alive: tuple[str, ...]  # processes of the run that still exist
+    events: tuple[dict[str, Any], ...]
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """The events of one kind."""
+        return [line for line in self.events if line["event"] == event]
+
+    @property
+    def finished(self) -> set[str]:
+        """Names of the tests whose own code has ended."""
+        return {name_of(line) for line in self.of("phase") if line["phase"] == "call"}
+
+    @property
+    def running(self) -> set[str]:
+        """Names of the tests that started and never ended, their teardown included."""
+        ended = {name_of(line) for line in self.of("phase") if line["phase"] == "teardown"}
+        return {name_of(line) for line in self.of("start")} - ended
+
+
+def name_of(line: dict[str, Any]) -> str:
+    """``tests/test_x.py::test_y`` → ``test_y``."""
+    return str(line["nodeid"]).rpartition("::")[2]
+
+
+def pytest_command(culprit: Culprit, workers: int) -> list[str]:
+    """What runs the suite: only our plugin and xdist, since loading all that are installed here takes seconds."""
+    xdist = ["-p", "xdist", "-n", str(workers)] if workers else []
+    return [sys.executable, "-m", "pytest", "-p", "pytest_mltiers", *xdist, *culprit.args]
+
+
+def suite_environment(directory: Path, mark: str) -> dict[str, str]:
+    """The environment of the suite's processes."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "MLTIERS", "COV"))}
+    return {
+        **kept,
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTHONPATH": str(PLUGIN),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MLTIERS_STACKS": str(directory / "stacks"),
+        "MLTIERS_EVENTS": str(directory / "events.jsonl"),
+        "OVERRUN_PIDS": str(directory / "pids"),
+        "OVERRUN_MARK": mark,
+    }
+
+
+def write_suite(culprit: Culprit, directory: Path) -> Path:
+    """Write the suite into a folder below ``directory``, and return that."""
+    suite = directory / "suite"
+    suite.mkdir()
+    for name, text in culprit.files().items():
+        (suite / name).write_text(text)
+    (directory / "pids").touch()
+    return suite
+
+
+def observe(
+    culprit: Culprit,
+    directory: Path,
+    *,
+    workers: int,
+    deadline: float,
+    containment: Containment,
+    py_spy: Path | None = None,
+) -> Observed:
+    """Run the culprit's suite for at most ``deadline`` seconds."""
+    suite = write_suite(culprit, directory)
+    mark = uuid.uuid4().hex
+    began = time.monotonic()
+    outcome = supervise(
+        pytest_command(culprit, workers),
+        cwd=suite,
+        env=suite_environment(directory, mark),
+        deadline=deadline,
+        log=directory / "output.log",
+        stacks=directory / "stacks",
+        py_spy=py_spy,
+        containment=containment,
+        log_limit=1 << 20,
+    )
+    wall = time.monotonic() - began
+    pids = tuple(int(line) for line in (directory / "pids").read_text().split())
+    return Observed(
+        outcome=outcome,
+        wall=wall,
+        culprits=pids,
+        alive=tuple(still_there(mark, pids, suite)),
+        events=tuple(read_lines(directory / "events.jsonl")),
+    )
+
+
+def still_there(mark: str, pids: Sequence[int], suite: Path) -> list[str]:
+    """Processes of the run that exist now: by the pids they noted, by the mark in their environment, and, as some wipe
+    that, by the folder they run in. Zombies count: nobody would read their status."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                ours = mark in (entry / "environ").read_text(errors="replace")
+                ours = ours or int(entry.name) in pids
+                ours = ours or (entry / "cwd").readlink().is_relative_to(suite)
+                stat = (entry / "stat").read_text()
+            except OSError:
+                continue  # it has ended, or is not ours to look at
+            if ours:
+                found.append(stat)
+    return found
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of an event stream."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
