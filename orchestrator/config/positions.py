@@ -94,7 +94,8 @@ class Problems:
         self._said: set[tuple[Position, str]] = set()
 
     def add(self, position: Position, path: str, sentence: str) -> None:
-        """Record one problem."""
+        """Record one problem, cut where the file's own names would make it endless."""
+        path, sentence = _cut(path, 300), _cut(sentence, 600)
         said = {(position, sentence), (position, path)}
         if self._said.isdisjoint(said):
             self._found.append(Problem(position, path, sentence))
@@ -134,7 +135,11 @@ def step(path: str, key: str | int) -> str:
 
 def quote(text: str, limit: int = 60) -> str:
     """A text as it can be shown inside a sentence: quoted, escaped, cut."""
-    return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+    return repr(_cut(text, limit))
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def describe(node: Node) -> str:
@@ -280,12 +285,14 @@ class _Composer:
     def _alias(self, name: Any, position: Position) -> Node:
         if name not in self.anchors:
             raise _UnreadableError(
-                position, f"no anchor `&{name}` above. Quote a text that begins with *: '*{name}'", self.path()
+                position,
+                f"there is no anchor {quote(name)} above. Quote a text that begins with *: {quote('*' + name)}",
+                self.path(),
             )
         node = self.anchors[name]
         if node is None:
             raise _UnreadableError(
-                position, f"`*{name}` stands inside what it repeats, which would never end", self.path()
+                position, f"{quote('*' + name)} stands inside what it repeats, which would never end", self.path()
             )
         return node
 
@@ -354,7 +361,7 @@ def _tag_sentence(tag: str, text: str) -> str:
     if tag.startswith("!"):
         written = f"{tag} {text}".strip()
         return f"an unquoted ! begins a YAML tag. Quote it: {quote(written)}"
-    return f"the YAML tag !!{tag.removeprefix(_CORE_TAGS)} is not supported. Remove it"
+    return f"the YAML tag {quote(tag.replace(_CORE_TAGS, '!!', 1))} is not supported. Remove it"
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> _UnreadableError:

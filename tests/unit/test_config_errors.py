@@ -96,6 +96,15 @@ def test_columns_count_characters() -> None:
     assert problem == f"2:{line.index('budjet') + 1}: tiers.unit.budjet: unknown key. Did you mean 'budget'?"
 
 
+@pytest.mark.parametrize(
+    "source",
+    ["a: *{}", "a: &{} [*{}]", "a: !{} b", "a: !!{} b", "{}: 1", "version: 2{}", "version: {}", "a: {{{}: {}: 1}}"],
+)
+def test_endless_names_make_no_endless_message(source: str) -> None:
+    for problem in problems_of(source.replace("{}", "9" * 20_000)):
+        assert len(problem) < 1_000
+
+
 def test_thousands_of_mistakes_are_quickly_told_and_not_all_shown() -> None:
     source = "version: 1\ntiers: {unit: {}}\n" + "".join(f"budgetttt{n}: 1\n" for n in range(4_000))
     started = time.process_time()
