@@ -18,7 +18,7 @@ from orchestrator.initialise.scan import repository_top, scan
 
 __all__ = ["InitPlan", "RepositoryFacts", "plan_init", "run_init", "scan"]
 
-_STARTERS = ("../workflows", "_workflows")  # in a checkout; in the wheel
+_STARTERS = ("_workflows", "../workflows")  # in the wheel; in a checkout
 
 
 def run_init(root: Path, *, dry_run: bool, force: bool, out: TextIO) -> ExitCode:

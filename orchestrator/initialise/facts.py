@@ -147,12 +147,10 @@ def _markers(tree: ast.AST) -> frozenset[str]:
 
 def _findings(tree: ast.Module, path: str) -> Iterator[Finding]:
     for node in tree.body:
-        kind = None
-        if isinstance(node, ast.ClassDef):
-            kind = _class_kind(node)
-        elif isinstance(node, _Function) and not node.name.startswith("_"):
-            kind = _function_kind(node.name)
-        if kind is not None and isinstance(node, ast.ClassDef | _Function):
+        if not isinstance(node, ast.ClassDef | _Function) or node.name.startswith("_"):
+            continue
+        kind = _class_kind(node) if isinstance(node, ast.ClassDef) else _function_kind(node.name)
+        if kind is not None:
             yield Finding(kind=kind, name=node.name, path=path, line=node.lineno)
 
 

@@ -126,6 +126,7 @@ def test_findings_name_what_deserves_a_test() -> None:
         "class Net(nn.Module): ...\nclass FocalLoss(nn.Module): ...\nclass Texts(Dataset[int]): ...\n"
         "class Config: ...\n"
         "def train_step(): ...\ndef predict_batch(): ...\nasync def tokenize(): ...\nclass Predictor: ...\n"
+        "class _Layer(nn.Module): ...\n"
     )
     found = {(finding.kind, finding.name, finding.line) for finding in read_python("src/a.py", source).findings}
     assert found == {
