@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,7 @@ def answer(pid: int, directory: Path) -> str:
         text = file.read_text()
         if "in <module>" in text:
             return text
-        signal.sigtimedwait([], 0.005)
+        threading.Event().wait(0.005)
     raise AssertionError(f"no answer: {text}")
 
 
@@ -110,3 +111,33 @@ def test_enabling_twice_changes_nothing(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_stops_nobody(tmp_path: Path) -> None:
     code = "os.kill(os.getpid(), __import__('signal').SIGURG)  # ignored by default\n"
     subprocess.run([sys.executable, "-c", BEGIN + code, str(tmp_path / "nowhere")], check=True)
+
+
+@pytest.mark.parametrize("xdist", [False, True])
+def test_pytest_answers_from_its_first_conftest_on(xdist: bool, tmp_path: Path) -> None:
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    (suite / "conftest.py").write_text(
+        "import os, time\ndef stuck():\n"
+        f" if bool(os.environ.get('PYTEST_XDIST_WORKER')) == {xdist}:\n"
+        "  print(os.getpid(), file=open('pid', 'w'), flush=True)\n  time.sleep(60)\nstuck()\n"
+    )
+    (suite / "test_it.py").write_text("def test_it(): pass\n")
+    os.mkfifo(suite / "pid")
+    stacks = tmp_path / "stacks"
+    stacks.mkdir()
+    command = [sys.executable, "-m", "pytest", "-p", "pytest_mltiers", *(["-p", "xdist", "-n1"] if xdist else [])]
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(SOURCE),
+        "MLTIERS_STACKS": str(stacks),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+    with subprocess.Popen(command, cwd=suite, env=env, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            text = answer(int((suite / "pid").read_text()), stacks)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert "in stuck" in text
+    assert text.startswith("process ")
+    assert (", worker gw0: " in text.splitlines()[0]) == xdist

@@ -21,6 +21,19 @@ EVENTS_VARIABLE = "MLTIERS_EVENTS"
 """The environment variable that names the file to stream to. Without it nothing is streamed."""
 
 
+STACKS_VARIABLE = "MLTIERS_STACKS"
+"""The environment variable that names the folder for the stacks of a run that is stopped. Without it there are none."""
+
+
+def pytest_addoption() -> None:
+    """From here on a signal is answered with stacks: the earliest hook there is, so that a hanging conftest is seen."""
+    directory = os.environ.get(STACKS_VARIABLE)
+    if directory:
+        from pytest_mltiers import stacks  # noqa: PLC0415 -- only where it is asked for
+
+        stacks.enable(directory)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Starts the event stream where the environment, or the xdist controller, asks for one."""
     workerinput = getattr(config, "workerinput", None)

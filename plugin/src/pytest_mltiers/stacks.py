@@ -15,9 +15,6 @@ import signal
 import sys
 from typing import TextIO
 
-STACKS_VARIABLE = "MLTIERS_STACKS"
-"""The environment variable that names the folder to write to. Without it there is no handler."""
-
 _PR_SET_PTRACER = 0x59616D61
 _PR_SET_PTRACER_ANY = -1
 
