@@ -255,6 +255,7 @@ class Attempt:
     outcome: TestOutcome
     seconds: float
     message: str | None = None
+    text: str | None = None  # traceback as pytest printed it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

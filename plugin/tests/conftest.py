@@ -83,18 +83,21 @@ def runner(folder: Path) -> RunSuite:
         if stream is not None:
             environment["MLTIERS_EVENTS"] = stream or str(events)
         named = ["-p", "pytest_mltiers"] if plugin else []
-        done = subprocess.run(
-            [python, "-m", "pytest", "-p", "no:cacheprovider", *named, *args],
-            cwd=suite,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            timeout=120,
-            check=False,
-        )
+        said = folder / "output.txt"  # a file: a worker left behind would hold a pipe open for ever
+        with said.open("wb") as output:
+            done = subprocess.run(
+                [python, "-m", "pytest", "-p", "no:cacheprovider", *named, *args],
+                cwd=suite,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                timeout=120,
+                check=False,
+            )
         lines = events.read_bytes().split(b"\n") if events.exists() else [b""]
         assert lines[-1] == b"", "the stream ends in the middle of a line"
-        return SuiteRun(done.returncode, done.stdout.decode(), [json.loads(line) for line in lines[:-1]], suite)
+        told = [json.loads(line) for line in lines[:-1]]
+        return SuiteRun(done.returncode, said.read_text(encoding="utf-8"), told, suite)
 
     return run

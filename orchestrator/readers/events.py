@@ -1,0 +1,408 @@
+"""The event stream of the plugin (``events.jsonl``, version 1) as untrusted evidence: what every test did, and when.
+
+The plugin's README describes the lines. A stream of a run that was killed ends anywhere, also in the middle of a line;
+that is no problem. Whatever else is not as it should be is one, and never an exception.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from orchestrator.model import Attempt, GpuUse, TestOutcome, TestResult
+from orchestrator.readers.flaws import Flaws, shown
+from orchestrator.readers.outcomes import worse
+from orchestrator.readers.runs import Run, phase_outcome
+
+VERSION: Final = 1
+"""The version of the stream this reader knows."""
+LINE_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of a line; the plugin's longest is a quarter of that."""
+TEST_LIMIT: Final = 2_000_000
+"""Tests of a stream; those beyond it are not read."""
+
+_RUNS_KEPT = 1_000  # of one test
+_KEPT = 100_000  # of anything else
+_LATEST = 1e11  # Unix seconds; a time beyond it is no time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One process of a pytest session, as it introduced itself."""
+
+    worker: str
+    started: float  # Unix seconds
+    pid: int
+    python: str
+    pytest: str
+    plugin: str
+    root: str
+    workers: int  # of xdist; 0: without
+    seed: int | None = None  # pytest-randomly's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crash:
+    """A worker of xdist that died; ``node_id`` is the test it was running, or None."""
+
+    worker: str
+    node_id: str | None
+    time: float  # Unix seconds
+    message: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventLog:
+    """What an event stream says."""
+
+    tests: tuple[TestResult, ...] = ()  # that started, one per node id, in the order they did
+    collection: tuple[TestResult, ...] = ()  # files that could not be collected (ERROR) or skip themselves (SKIPPED)
+    sessions: tuple[Session, ...] = ()
+    collected: int | None = None  # tests after deselection; None: collection was not over
+    deselected: int = 0
+    starts: int = 0  # of tests, attempts counted each
+    running: tuple[str, ...] = ()  # node ids of tests that began and have not ended, teardown included
+    collecting: tuple[tuple[str, str], ...] = ()  # (worker, file) being collected at the end
+    repeated: frozenset[str] = frozenset()  # node ids that ran more than once, for whatever reason
+    retried_crashes: int = 0
+    failed_at: Mapping[str, float] = field(
+        default_factory=dict
+    )  # node id → Unix seconds when it turned bad
+    crashes: tuple[Crash, ...] = ()
+    internal_errors: tuple[str, ...] = ()
+    gpu: GpuUse | None = None
+    last: float | None = None  # Unix seconds of the last event
+    ended: bool = False  # the main process said so
+    exit_status: int | None = None
+    problems: tuple[str, ...] = ()
+
+
+def read_events(lines: Iterable[bytes]) -> EventLog:
+    """The stream in ``lines``, with or without their line breaks. Never raises for what is in them."""
+    reader = _Reader()
+    reader.read(lines)
+    return reader.log()
+
+
+class _Line(msgspec.Struct):
+    """Every field that any event has. Unknown ones are ignored."""
+
+    event: str
+    time: float = 0.0
+    worker: str = "main"
+    nodeid: str | None = None
+    phase: str = ""
+    outcome: str = ""
+    seconds: float = 0.0
+    xfail: str | None = None
+    message: str | None = None
+    text: str | None = None
+    file: str | None = None
+    line: int | None = None
+    rerun: bool = False
+    version: int = 0
+    pid: int = 0
+    python: str = ""
+    pytest: str = ""
+    plugin: str = ""
+    rootdir: str = ""
+    xdist: int = 0
+    randomly_seed: int | None = None
+    count: int = 0
+    deselected: int = 0
+    exitstatus: int = 0
+    devices: list[str] = []
+    peak_bytes: int = 0
+
+
+_decoder = msgspec.json.Decoder(_Line)
+
+
+def _parse(line: bytes) -> _Line:
+    """Raises ValueError or RecursionError."""
+    try:
+        return _decoder.decode(line)
+    except msgspec.DecodeError:
+        if b"\\ud" not in line and b"\\uD" not in line:
+            raise
+    return msgspec.convert(json.loads(line), _Line)  # lone surrogates, of a file name that is not UTF-8
+
+
+class _Reader:
+    """The state of one pass."""
+
+    def __init__(self) -> None:
+        self.flaws = Flaws()
+        self.sessions: list[Session] = []
+        self.collection: dict[str, TestResult] = {}
+        self.runs: dict[str, list[Run]] = {}  # by node id, oldest first
+        self.open: dict[tuple[str, str], Run] = {}  # (worker, node id) → the run its events belong to
+        self.collecting: dict[str, str] = {}
+        self.crashes: list[Crash] = []
+        self.internal_errors: list[str] = []
+        self.collected: int | None = None
+        self.deselected = 0
+        self.retried_crashes = 0
+        self.gpus: list[GpuUse] = []
+        self.last: float | None = None
+        self.main_sessions = self.main_ends = 0
+        self.exit_status: int | None = None
+
+    def read(self, lines: Iterable[bytes]) -> None:
+        take = {
+            "start": self._start,
+            "phase": self._phase,
+            "subtest": self._subtest,
+            "session": self._session,
+            "collecting": self._collecting,
+            "collect-error": self._not_collected,
+            "collect-skip": self._not_collected,
+            "collected": self._collected,
+            "crash": self._crash,
+            "internal-error": self._internal_error,
+            "gpu": self._gpu,
+            "end": self._end,
+        }
+        torn: tuple[int, str] | None = None  # the last line may end anywhere
+        number = 0
+        for number, raw in enumerate(lines, 1):
+            if not raw or raw.isspace():
+                continue
+            if torn is not None:
+                self.flaws.add("line", f"line {torn[0]} of events.jsonl is not an event: {torn[1]}")
+                torn = None
+            if len(raw) > LINE_LIMIT:
+                self.flaws.add("long", f"line {number} of events.jsonl is longer than {LINE_LIMIT // 2**20} MiB")
+                continue
+            try:
+                line = _parse(raw)
+            except (ValueError, RecursionError) as error:
+                torn = (number, shown(str(error)))
+                if not raw.startswith(b"{") or raw.endswith(b"\n"):
+                    self.flaws.add("line", f"line {number} of events.jsonl is not an event: {torn[1]}")
+                    torn = None
+                continue
+            if not (0.0 <= line.time < _LATEST and 0.0 <= line.seconds < _LATEST):
+                self.flaws.add("time", f"line {number} of events.jsonl has an impossible time")
+                continue
+            if line.event == "session" and line.version != VERSION:
+                self.flaws.add(
+                    "version",
+                    f"events.jsonl has version {line.version}, and this mltiers reads version {VERSION}: "
+                    "update the older of mltiers and pytest-mltiers",
+                )
+                return
+            handle = take.get(line.event)
+            if handle is not None:  # an event of a later plugin says nothing that changes the others
+                self.last = line.time if self.last is None else max(self.last, line.time)
+                if not handle(line):
+                    self.flaws.add("event", f"line {number} of events.jsonl is no proper {line.event!r} event")
+        if number == 0:
+            self.flaws.add("empty", "events.jsonl is empty")
+        elif not self.sessions and not self.flaws.sentences():
+            self.flaws.add("session", "events.jsonl does not begin with a session")
+
+    # --- tests -----------------------------------------------------------------------------------------------------
+
+    def _start(self, line: _Line) -> bool:
+        return line.nodeid is not None and self._begin(line.worker, line.nodeid, line.time) is not None
+
+    def _begin(self, worker: str, node_id: str, time: float) -> Run | None:
+        runs = self.runs.get(node_id)
+        if runs is None:
+            if len(self.runs) >= TEST_LIMIT:
+                return None
+            runs = self.runs[node_id] = []
+        if len(runs) >= _RUNS_KEPT:
+            return None
+        run = self.open[worker, node_id] = Run(worker, time)
+        runs.append(run)
+        return run
+
+    def _run(self, line: _Line) -> Run | None:
+        """The run an event belongs to; one whose start nobody told begins with it."""
+        if line.nodeid is None:
+            return None
+        run = self.open.get((line.worker, line.nodeid))
+        return run if run is not None else self._begin(line.worker, line.nodeid, line.time)
+
+    def _phase(self, line: _Line) -> bool:
+        run = self._run(line)
+        outcome = phase_outcome(line.phase, line.outcome, expected=line.xfail is not None)
+        if run is None or outcome is False:
+            return False
+        run.seconds += line.seconds
+        run.phase = line.phase
+        if outcome is not None:
+            run.add(outcome, line.time, message=line.message, text=line.text, file=line.file, line=line.line)
+        if line.outcome == "rerun":
+            run.again = True
+        if line.phase == "teardown":
+            run.over = True
+        return True
+
+    def _subtest(self, line: _Line) -> bool:
+        run = self._run(line)
+        if run is not None and line.outcome == "failed":
+            run.add(TestOutcome.FAILED, line.time, message=line.message, text=line.text, file=line.file, line=line.line)
+        return run is not None
+
+    def _crash(self, line: _Line) -> bool:
+        if len(self.crashes) >= _KEPT:
+            return False
+        self.crashes.append(Crash(worker=line.worker, node_id=line.nodeid, time=line.time, message=line.message))
+        if line.nodeid is None:
+            return True
+        run = self._run(line)
+        if run is None:
+            return False
+        run.seconds = max(run.seconds, line.time - run.started)
+        run.add(TestOutcome.ERROR, line.time, message=line.message, text=None, file=None, line=None)
+        run.over = True
+        if line.rerun:
+            run.again = True
+            self.retried_crashes += 1
+        return True
+
+    # --- the session -----------------------------------------------------------------------------------------------
+
+    def _session(self, line: _Line) -> bool:
+        if len(self.sessions) >= _KEPT:
+            return False
+        self.sessions.append(
+            Session(
+                worker=line.worker,
+                started=line.time,
+                pid=line.pid,
+                python=line.python,
+                pytest=line.pytest,
+                plugin=line.plugin,
+                root=line.rootdir,
+                workers=line.xdist,
+                seed=line.randomly_seed,
+            )
+        )
+        self.main_sessions += line.worker == "main"
+        return True
+
+    def _collecting(self, line: _Line) -> bool:
+        if line.nodeid is None or len(self.collecting) >= _KEPT:
+            return False
+        self.collecting[line.worker] = line.nodeid
+        return True
+
+    def _not_collected(self, line: _Line) -> bool:
+        if line.nodeid is None or len(self.collection) >= _KEPT:
+            return False
+        outcome = TestOutcome.ERROR if line.event == "collect-error" else TestOutcome.SKIPPED
+        result = TestResult(
+            node_id=line.nodeid,
+            outcome=outcome,
+            worker=line.worker,
+            started=line.time,
+            message=line.message,
+            text=line.text,
+            file=line.file,
+            line=line.line,
+        )
+        self.collection.setdefault(line.nodeid, result)  # each worker of xdist tells of the same
+        return True
+
+    def _collected(self, line: _Line) -> bool:
+        self.collected = max(self.collected or 0, line.count)
+        self.deselected = max(self.deselected, line.deselected)
+        self.collecting.pop(line.worker, None)
+        return True
+
+    def _internal_error(self, line: _Line) -> bool:
+        if len(self.internal_errors) < _KEPT:
+            self.internal_errors.append(line.message or "")
+        return True
+
+    def _gpu(self, line: _Line) -> bool:
+        if len(self.gpus) >= _KEPT:
+            return False
+        self.gpus.append(GpuUse(devices=tuple(line.devices), peak_bytes=max(0, line.peak_bytes)))
+        return True
+
+    def _end(self, line: _Line) -> bool:
+        self.collecting.pop(line.worker, None)
+        if line.worker == "main":
+            self.main_ends += 1
+            self.exit_status = line.exitstatus
+        return True
+
+    # --- all of it -------------------------------------------------------------------------------------------------
+
+    def log(self) -> EventLog:
+        last = self.last or 0.0
+        leads = ((node_id, _lead(runs)) for node_id, runs in self.runs.items())
+        named = {crash.worker for crash in self.crashes if crash.node_id is not None}
+        return EventLog(
+            tests=tuple(_test(node_id, runs, last) for node_id, runs in self.runs.items()),
+            collection=tuple(self.collection.values()),
+            sessions=tuple(self.sessions),
+            collected=self.collected,
+            deselected=self.deselected,
+            starts=sum(map(len, self.runs.values())),
+            running=tuple(node_id for node_id, runs in self.runs.items() if not all(run.over for run in runs)),
+            collecting=tuple(self.collecting.items()),
+            repeated=frozenset(node_id for node_id, runs in self.runs.items() if len(runs) > 1),
+            retried_crashes=self.retried_crashes,
+            failed_at={node_id: run.failed_at for node_id, run in leads if run.failed_at is not None},
+            crashes=tuple(crash for crash in self.crashes if crash.node_id is not None or crash.worker not in named),
+            internal_errors=tuple(self.internal_errors),
+            gpu=_most(self.gpus),
+            last=self.last,
+            ended=0 < self.main_sessions <= self.main_ends,
+            exit_status=self.exit_status,
+            problems=self.flaws.sentences(),
+        )
+
+
+def _test(node_id: str, runs: list[Run], last: float) -> TestResult:
+    """One result of all runs of a test: earlier attempts are those after which it was to be tried again."""
+    lead = _lead(runs)
+    earlier = [run for run in runs if run.again and run is not lead]
+    return TestResult(
+        node_id=node_id,
+        outcome=lead.final(),
+        seconds=lead.spent(last),
+        worker=lead.worker,
+        started=lead.started,
+        message=lead.said(last),
+        text="\n\n".join(lead.texts) or None,
+        file=lead.file,
+        line=lead.line,
+        attempts=tuple(
+            Attempt(
+                outcome=run.final(),
+                seconds=run.spent(last),
+                message=run.said(last),
+                text="\n\n".join(run.texts) or None,
+            )
+            for run in earlier
+        ),
+    )
+
+
+def _lead(runs: list[Run]) -> Run:
+    """The run that stands for all: the worst of those that were not to be tried again, or else the last."""
+    final = [run for run in runs if not run.again] or runs[-1:]
+    lead = final[0]
+    for run in final[1:]:
+        if worse(lead.final(), run.final()) is not lead.final():
+            lead = run
+    return lead
+
+
+def _most(gpus: list[GpuUse]) -> GpuUse | None:
+    """What the processes saw and used together."""
+    if not gpus:
+        return None
+    devices = max((gpu.devices for gpu in gpus), key=len)
+    return GpuUse(devices=devices, peak_bytes=max(gpu.peak_bytes for gpu in gpus))

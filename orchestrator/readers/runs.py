@@ -1,0 +1,104 @@
+"""One run of one test, put together from its events."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from orchestrator.model import TestOutcome
+from orchestrator.readers.outcomes import worse
+
+_TEXTS_KEPT = 10  # a call, a teardown, and some of its parts
+_NEXT = {"": "", "setup": " in its call", "call": " in its teardown"}
+
+
+def phase_outcome(phase: str, outcome: str, *, expected: bool) -> TestOutcome | Literal[False] | None:
+    """What the outcome of a phase means for the test; None: nothing by itself; False: there is no such phase.
+
+    ``expected``: the test is marked xfail. A setup or teardown that passed says nothing: a test of which only those ran
+    (``--setup-only``) has not passed.
+    """
+    if phase not in ("setup", "call", "teardown"):
+        return False
+    if outcome == "passed":
+        if phase != "call":
+            return None
+        return TestOutcome.XPASSED if expected else TestOutcome.PASSED
+    if outcome in ("failed", "rerun"):
+        return TestOutcome.FAILED if phase == "call" else TestOutcome.ERROR
+    if outcome == "skipped":
+        return TestOutcome.XFAILED if expected else TestOutcome.SKIPPED
+    return False
+
+
+class Run:
+    """One attempt at a test: what its phases have said so far."""
+
+    __slots__ = (
+        "again",
+        "failed_at",
+        "file",
+        "line",
+        "message",
+        "outcome",
+        "over",
+        "phase",
+        "seconds",
+        "started",
+        "texts",
+        "worker",
+    )
+
+    def __init__(self, worker: str, started: float) -> None:
+        self.worker = worker
+        self.started = started
+        self.seconds = 0.0
+        self.phase = ""  # the last one that is over
+        self.outcome: TestOutcome | None = None
+        self.over = False
+        self.again = False  # it failed, and was to be tried again
+        self.failed_at: float | None = None
+        self.message: str | None = None
+        self.texts: list[str] = []
+        self.file: str | None = None
+        self.line: int | None = None
+
+    def add(
+        self,
+        outcome: TestOutcome,
+        time: float,
+        *,
+        message: str | None,
+        text: str | None,
+        file: str | None,
+        line: int | None,
+    ) -> None:
+        """Takes in what one phase or part says. The first failure gives the message and the place."""
+        before = self.outcome
+        self.outcome = outcome if before is None else worse(before, outcome)
+        if text and len(self.texts) < _TEXTS_KEPT:
+            self.texts.append(text)
+        if outcome.bad and self.failed_at is None:
+            self.failed_at = time
+        elif before is not None and (before.bad or not message):
+            return
+        self.message, self.file, self.line = message, file, line
+
+    def final(self) -> TestOutcome:
+        """What is known of it: a failure stays one, anything else needs a teardown to count."""
+        if self.outcome is not None and self.outcome.bad:
+            return self.outcome
+        if not self.over:
+            return TestOutcome.UNFINISHED
+        return self.outcome if self.outcome is not None else TestOutcome.SKIPPED
+
+    def spent(self, last: float) -> float:
+        """Seconds of its phases or, while it runs, from its start to ``last``."""
+        return self.seconds if self.over else max(self.seconds, last - self.started, 0.0)
+
+    def said(self, last: float) -> str | None:
+        """Its message; one that never ended says where it was."""
+        if self.final() is TestOutcome.UNFINISHED:
+            return f"still running{_NEXT.get(self.phase, '')}, {self.spent(last):.1f} s after its start"
+        if self.outcome is None and self.over:
+            return "its call never ran"
+        return self.message
