@@ -20,9 +20,11 @@ EVENTS_VERSION = 1
 EVENTS_VARIABLE = "MLTIERS_EVENTS"
 """The environment variable that names the file to stream to. Without it nothing is streamed."""
 
-
 STACKS_VARIABLE = "MLTIERS_STACKS"
 """The environment variable that names the folder for the stacks of a run that is stopped. Without it there are none."""
+
+CHECKPOINT_VARIABLE = "MLTIERS_CHECKPOINT"
+"""The environment variable that says every how many seconds coverage is saved. Without it only pytest-cov does."""
 
 
 def pytest_addoption() -> None:
@@ -46,3 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_mltiers import events  # noqa: PLC0415 -- only where it is asked for
 
         events.start(config, path)
+    interval = os.environ.get(CHECKPOINT_VARIABLE)
+    if interval:
+        from pytest_mltiers import checkpoint  # noqa: PLC0415 -- only where it is asked for
+
+        checkpoint.start(config, float(interval))
