@@ -14,8 +14,9 @@ Parts = dict[str, Any]
 class Entry:
     """A mutant and its correct twin.
 
-    ``correct`` and ``mutant`` build the parts of a subject (models and batches draw from torch's global generator, which
-    the caller seeds). Both declare the same intent (``causal=True``, ``clip_norm=1.0`` ...): only the code differs.
+    ``correct`` and ``mutant`` build the parts of a subject (models and batches draw from torch's global generator,
+    which the caller seeds). Both declare the same intent (``causal=True``, ``clip_norm=1.0`` ...): only the code
+    differs.
     ``fidelity`` and ``source`` are for reproductions of published bugs: "original" runs the code that had the bug,
     "analogue" has the same cause in a smaller setting, "stub" only shows the symptom.
     """

@@ -253,12 +253,12 @@ ENTRIES = [
         ]
     ),
     *(
-        _row(f"lora-{name}", "LoRA", bug, lambda layer=layer: lora(layer, LoraLinear), lora)
-        for name, layer, bug in [
-            ("both-zero", BothZero, "A and B start at zero: nothing ever learns"),
-            ("base-not-frozen", BaseNotFrozen, "the base weights train"),
-            ("detached-input", AdapterOnDetachedInput, "the adapter's input is detached"),
-            ("adapter-not-added", AdapterNotAdded, "the adapter is never applied"),
+        _row(f"lora-{name}", "LoRA", bug, lambda pair=pair: lora(*pair), lora)
+        for name, pair, bug in [
+            ("both-zero", (BothZero, LoraLinear), "A and B start at zero: nothing ever learns"),
+            ("base-not-frozen", (BaseNotFrozen, LoraLinear), "the base weights train"),
+            ("detached-input", (LoraLinear, AdapterOnDetachedInput), "the adapter's input is detached"),
+            ("adapter-not-added", (AdapterNotAdded, LoraLinear), "the adapter is never applied"),
         ]
     ),
     _row(

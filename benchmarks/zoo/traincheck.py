@@ -1,8 +1,8 @@
 """The 18 silent errors that TrainCheck (Jiang et al., OSDI '25) detects, as far as one CPU machine can have them.
 
 Cause and symptom follow the reproduction notes in OrderLab/TrainCheck-Evaluation-Workloads; the code is ours. Each
-entry says how faithful it is: "original" runs the library code that had the error, "analogue" has the same cause in a small
-setting, "stub" injects the symptom because the cause is hardware or a compiler we do not have.
+entry says how faithful it is: "original" runs the library code that had the error, "analogue" has the same cause in
+a small setting, "stub" injects the symptom because the cause is hardware or a compiler we do not have.
 """
 
 from __future__ import annotations

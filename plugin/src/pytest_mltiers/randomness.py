@@ -9,6 +9,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 
@@ -59,7 +60,7 @@ def _restorers() -> list[Callable[[], Any]]:
             device_states = torch.cuda.get_rng_state_all()
             restore.append(lambda: torch.cuda.set_rng_state_all(device_states))
         for read, write in _torch_flags(torch):
-            restore.append(lambda write=write, value=read(): write(value))  # type: ignore[misc]
+            restore.append(partial(write, read()))
     return restore
 
 

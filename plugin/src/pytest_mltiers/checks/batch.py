@@ -37,7 +37,7 @@ def batch_independent(
     for row in held:
         others = [i for i in range(size) if i != row]
         for replacement in (others[1:] + others[:1], [others[-1]] * len(others)):
-            order = torch.tensor(replacement[:row] + [row] + replacement[row:])
+            order = torch.tensor([*replacement[:row], row, *replacement[row:]])
             output = predict(model, take(inputs, order, size), forward)
             kept, now = take(expected, slice(row, row + 1), size), take(output, slice(row, row + 1), size)
             if identical(kept, now):
@@ -52,9 +52,7 @@ def batch_independent(
                 )
 
 
-def batch_sizes(
-    model: nn.Module, inputs: Any, *, forward: Forward | None = None, tolerance: float = 4096.0
-) -> None:
+def batch_sizes(model: nn.Module, inputs: Any, *, forward: Forward | None = None, tolerance: float = 4096.0) -> None:
     """Batches of 1 and of N-1 rows work in eval mode and give those rows the same answers as the full batch.
 
     Differences up to ``tolerance * eps * max|out|`` are allowed: other shapes take other kernels. Fails with the size.

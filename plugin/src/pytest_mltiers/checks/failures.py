@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 
-class CheckFailed(AssertionError):
+class CheckFailed(AssertionError):  # noqa: N818 - an assertion that did not hold, not a program error
     """A check's verdict. ``seen``, ``cause`` and ``fix`` are the three parts of its message."""
 
     def __init__(self, seen: str, *, cause: str, fix: str) -> None:

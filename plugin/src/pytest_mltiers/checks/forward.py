@@ -1,4 +1,5 @@
-"""What one forward pass must satisfy: shape, dtype, finite values, and that it depends on its input and on nothing else."""
+"""What one forward pass must satisfy: shape, dtype, finite values, and that it depends on its input and on nothing
+else."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ def output_shape(
             fix="return what callers expect, or describe every output in `output_shape`",
         )
     for (path, tensor), want in zip(tensors, expected, strict=True):
-        resolved = [known.setdefault(d, s) if isinstance(d, str) else d for d, s in zip(want, tensor.shape, strict=False)]
+        resolved = [
+            known.setdefault(d, s) if isinstance(d, str) else d for d, s in zip(want, tensor.shape, strict=False)
+        ]
         if len(want) != tensor.ndim or resolved != list(tensor.shape):
             names = ", ".join(f"{d}={known[d]}" if isinstance(d, str) and d in known else str(d) for d in want)
             fail(
@@ -116,7 +119,8 @@ def autocast_applies(
 
 
 def finite(model: nn.Module, inputs: Any, *, forward: Forward | None = None) -> None:
-    """No NaN and no infinity in any output, in eval and in training mode. Fails with the output and the first row hit."""
+    """No NaN and no infinity in any output, in eval and in training mode. Fails with the output and the first row
+    hit."""
     for mode in ("eval", "training"):
         if mode == "eval":
             output = predict(model, inputs, forward)
@@ -146,7 +150,7 @@ def sums_to_one(output: Tensor, dim: int = -1, *, tolerance: float = 1e-4) -> No
     elsewhere = [d for d in range(wide.ndim) if float((wide.sum(d) - 1).abs().max()) <= tolerance]
     hint = f"; dimension {elsewhere[0]} sums to one instead" if elsewhere else ""
     fail(
-        f"not probabilities along dim {dim}: smallest value {float(wide.min()):.3g}, sums off by up to {worst:.3g}{hint}",
+        f"no probabilities along dim {dim}: smallest value {float(wide.min()):.3g}, sums off by {worst:.3g}{hint}",
         cause="logits returned as probabilities, or softmax over the wrong dimension",
         fix="softmax(dim=-1), once, at the end of prediction",
     )
@@ -171,8 +175,8 @@ def deterministic(model: nn.Module, inputs: Any, *, forward: Forward | None = No
             if far is not None:
                 fail(
                     f"two eval-mode passes on the same input differ by {far[1]:.3g} in output{far[0]}",
-                    cause="dropout or noise that ignores eval(), a random initial state, or state kept from earlier calls",
-                    fix="pass training=self.training to functional dropout; register layers; reset caches per call",
+                    cause="dropout or noise that ignores eval(), a random first state, or state kept between calls",
+                    fix="pass training=self.training to functional dropout; register layers; reset caches",
                 )
 
 
@@ -200,12 +204,11 @@ def depends_on_input(
         dead = found if dead is None else dead & found
         if not dead:
             return
-    assert dead
     path, index = sorted(dead, key=str)[0]
     where = f"input{path}" + (f" at index {index} of each row" if index is not None else "")
     fail(
         f"the output does not depend on {where} ({len(dead)} such place(s))",
-        cause="an off-by-one slice, an argument that forward() never uses, a detached or dead path",
+        cause="an off-by-one slice, an argument that forward() never uses, a dead path",
         fix="follow that input through forward(); remove it if it is not meant to matter",
     )
 
@@ -224,9 +227,9 @@ def _dead_features(
         if not whole:
             places = [tuple(i.tolist()) for i in torch.ones(leaf.shape[1:]).nonzero()[:positions]]
         for place in places:
-            if place is not None and ignored is not None and leaf.ndim > 1 and leaf.shape[1] == ignored.shape[1]:
-                if bool(ignored[:, place[0]].any()):
-                    continue
+            timed = place is not None and ignored is not None and leaf.ndim > 1 and leaf.shape[1] == ignored.shape[1]
+            if timed and bool(ignored[:, place[0]].any()):
+                continue
             changed = _with_other_values(leaf, place)
             if changed is None:
                 continue
@@ -237,7 +240,8 @@ def _dead_features(
 
 
 def _with_other_values(leaf: Tensor, place: tuple[int, ...] | None) -> Tensor | None:
-    """``leaf`` with the values at ``place`` of every row replaced by those of other rows; None if that changes nothing."""
+    """``leaf`` with the values at ``place`` of every row replaced by those of other rows; None if that changes
+    nothing."""
     changed = leaf.detach().clone()
     column = (slice(None),) if place is None else (slice(None), *place)
     values = leaf[column].detach()
@@ -272,13 +276,12 @@ def input_unchanged(model: nn.Module, inputs: Any, *, forward: Forward | None = 
                 )
 
 
-def instances_independent(
-    model: ModelSource, inputs: Any, *, forward: Forward | None = None
-) -> None:
+def instances_independent(model: ModelSource, inputs: Any, *, forward: Forward | None = None) -> None:
     """Two models from one factory share nothing: changing and running the second leaves the first as it was.
 
     Needs a factory. Every parameter and buffer of the second is overwritten with noise and other inputs go through it
-    in both modes; the first must keep its outputs and its state bitwise. Fails naming the shared tensor if there is one.
+    in both modes; the first must keep its outputs and its state bitwise. Fails naming the shared tensor if there is
+    one.
     """
     if isinstance(model, nn.Module):
         raise Inapplicable("needs a factory (`model=lambda: MyModel()`), not one instance")

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_mltiers.checks.failures import Inapplicable
+
 Forward = Callable[[Any, Any], Any]
 ModelSource = nn.Module | Callable[[], nn.Module]
 
@@ -93,10 +95,18 @@ def predict(model: Any, inputs: Any, forward: Forward | None = None) -> Any:
             module.training = mode
 
 
+def copy_of(model: nn.Module) -> nn.Module:
+    """A deep copy; :class:`Inapplicable` where torch cannot make one (legacy weight_norm and spectral_norm)."""
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise Inapplicable(f"the model cannot be copied: {str(error).splitlines()[0]}") from error
+
+
 def build(model: ModelSource, seed: int | None = None) -> nn.Module:
     """A model of one's own: a copy of a module, or a fresh one from a factory (under torch's ``seed`` if given)."""
     if isinstance(model, nn.Module):
-        return copy.deepcopy(model)
+        return copy_of(model)
     if seed is not None:
         torch.manual_seed(seed)
     built = model()
@@ -108,12 +118,18 @@ def build(model: ModelSource, seed: int | None = None) -> nn.Module:
 # --- comparing -------------------------------------------------------------------------------------------------------
 
 
+def _same(a: Tensor, b: Tensor) -> Tensor:
+    """Elementwise equality in which NaN equals NaN."""
+    if not a.is_floating_point():
+        return a == b
+    return (a == b) | (a.isnan() & b.isnan())
+
+
 def identical(a: Any, b: Any) -> bool:
     """Bitwise equality of two trees; NaN equals NaN."""
     ours, theirs = [t for _, t in leaves(a)], [t for _, t in leaves(b)]
     return len(ours) == len(theirs) and all(
-        x.shape == y.shape and x.dtype == y.dtype and bool(((x == y) | ((x != x) & (y != y))).all())
-        for x, y in zip(ours, theirs, strict=True)
+        x.shape == y.shape and x.dtype == y.dtype and bool(_same(x, y).all()) for x, y in zip(ours, theirs, strict=True)
     )
 
 
@@ -125,7 +141,7 @@ def distance(a: Tensor, b: Tensor) -> float:
         return float((a != b).any())
     wide = torch.float64
     gap = (a.to(wide) - b.to(wide)).abs()
-    gap = torch.where((a == b) | ((a != a) & (b != b)), torch.zeros_like(gap), gap)
+    gap = torch.where(_same(a, b), torch.zeros_like(gap), gap)
     return float(torch.nan_to_num(gap, nan=torch.inf, posinf=torch.inf).max())
 
 
