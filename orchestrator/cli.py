@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from orchestrator.prepare import Hands, Options
     from orchestrator.process import Cancellation
 
+# GitHub interrupts a cancelled step, terminates it after 7.5 s and kills it 2.5 s later.
+_SAID_WITHIN = 6.5
+
 DESCRIPTION = "Tiered tests for ML code: what runs when, where, inside which budget, and what the results mean."
 
 
@@ -244,18 +247,31 @@ def _hands(cancel: Cancellation) -> Hands:
         environment=environment,
         talk=sys.stderr,
         terminal=sys.stderr.isatty() and not environment.in_actions,
-        connect=_connect,
+        connect=lambda environment: _connect(environment, cancel),
         cancel=cancel,
     )
 
 
-def _connect(environment: Environment) -> GitHub | None:
+def _connect(environment: Environment, cancel: Cancellation) -> GitHub | None:
     """A client for the repository of this job, where there is a token to speak with."""
     if not (environment.in_actions and environment.token and environment.repository and environment.api_url):
         return None
     from orchestrator.github import GitHub
 
-    return GitHub(api_url=environment.api_url, repository=environment.repository, token=environment.token)
+    return GitHub(
+        api_url=environment.api_url,
+        repository=environment.repository,
+        token=environment.token,
+        deadline=lambda: _seconds_left(cancel),
+        log=_talk,
+    )
+
+
+def _seconds_left(cancel: Cancellation) -> float:
+    """How long we may still speak to GitHub: without end, or what a cancelled job leaves us."""
+    import time
+
+    return float("inf") if cancel.at is None else cancel.at + _SAID_WITHIN - time.monotonic()
 
 
 def _width() -> int:

@@ -168,8 +168,8 @@ def _thresholds(
     note: str | None,
 ) -> Iterator[str]:
     """The run's own thresholds, over all tiers that measured coverage; none where no measuring tier ran."""
-    if not any(t.plan.run and not t.plan.benchmark and t.verdict is not Verdict.NOT_RUN for t in tiers):
-        return
+    if plan.partial or not any(_measures(t) for t in tiers):
+        return  # what the tiers left out would have covered is unknown, and unknown is no drop
     percent = coverage.percent if coverage is not None else None
     if (minimum := plan.coverage_minimum) is not None:
         if percent is None:
@@ -183,6 +183,10 @@ def _thresholds(
             yield f"coverage of the change is unknown (its lines are not known here), and {wanted:g}% is asked for"
         elif patch is not None and patch.percent is not None and patch.percent < wanted:
             yield f"coverage of the change is {floor_percent(patch.percent)}%, below {wanted:g}%"
+
+
+def _measures(tier: TierVerdict) -> bool:
+    return tier.plan.run and not tier.plan.benchmark and tier.verdict is not Verdict.NOT_RUN
 
 
 def floor_percent(percent: float) -> str:

@@ -53,7 +53,7 @@ def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, Tier
     waiting = {tier.name: tier for tier in plan.tiers if tier.run and tier.where == "here"}
     running: dict[str, TierPlan] = {}
     verdicts: dict[str, TierVerdict] = {}
-    finished: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[Outcome | Exception] = queue.SimpleQueue()
 
     def settle(tier: TierPlan, outcome: Outcome) -> None:
         result = collect_run(tier, outcome, place.out / tier.name, root=place.root, sha=plan.event.sha)
@@ -75,6 +75,9 @@ def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, Tier
             threading.Thread(target=work, name=f"tier {tier.name}", daemon=True).start()
         if running:
             outcome = finished.get()
+            if isinstance(outcome, Exception):
+                place.cancel.set("a defect of mltiers")  # what else is running must not outlive us
+                raise outcome
             settle(running.pop(outcome.tier), outcome)
     return {name: verdict.result for name, verdict in verdicts.items() if verdict.result is not None}
 
@@ -105,23 +108,23 @@ def _not_started(tier: TierPlan, unmet: list[str]) -> Outcome:
 
 
 def _into(
-    finished: queue.SimpleQueue[Outcome], tier: TierPlan, place: Workplace, progress: Progress
+    finished: queue.SimpleQueue[Outcome | Exception], tier: TierPlan, place: Workplace, progress: Progress
 ) -> Callable[[], None]:
     def work() -> None:
         try:
-            outcome = run_tier(tier, place, progress)
+            finished.put(run_tier(tier, place, progress))
         except (MltiersError, OSError) as error:
             # Where no process can be started, or no file written: evidence of nothing, never of a pass.
-            outcome = Outcome(
-                tier=tier.name, ending=Ending.NOT_STARTED, reason=f"could not be run: {error}", problems=(str(error),)
-            )
-        finished.put(outcome)
+            reason = f"could not be run: {error}"
+            finished.put(Outcome(tier=tier.name, ending=Ending.NOT_STARTED, reason=reason, problems=(str(error),)))
+        except Exception as error:  # noqa: BLE001 -- a defect of ours must not leave the run waiting for ever
+            finished.put(error)
 
     return work
 
 
 def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
-    """Run one tier to its end, its budget or a cancellation. Raises InfrastructureError where nothing can be started."""
+    """Run one tier to its end, its budget or a cancellation. Raises InfrastructureError where no process can be."""
     folder = place.out / tier.name
     events = folder / "events.jsonl"
     with progress.following(tier.name, events):

@@ -177,6 +177,7 @@ class Plan:
     source: tuple[str, ...] = (".",)
     coverage_minimum: float | None = None
     coverage_patch: float | None = None
+    partial: bool = False  # tiers of the event were left out because others were asked for by name
     notes: tuple[str, ...] = ()
 
     def tier(self, name: str) -> TierPlan:
