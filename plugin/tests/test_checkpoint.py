@@ -137,6 +137,16 @@ def test_a_run_that_ends_well_measures_the_same(args: tuple[str, ...], tmp_path:
     assert len(found[1]) == 20_002
 
 
+def test_a_session_inside_a_session_leaves_it_alone(tmp_path: Path) -> None:
+    inner = "def test_inner(pytester):\n pytester.makepyfile('def test_it(): pass')\n pytester.runpytest_inprocess()\n"
+    test = f"import os, subject, time\npytest_plugins = ['pytester']\n{inner}"
+    test += f"def test_hangs():\n subject.late()\n {WAIT_FOR_CHECKPOINT}\n os.kill(os.getpid(), 9)\n"
+    suite(tmp_path, SUBJECT, test)
+    args = command("-p", "pytester")
+    subprocess.run(args, cwd=tmp_path, env=environment(tmp_path, "0.2"), check=False, stdout=-3)
+    assert executed(tmp_path) == [2, 6, 7, 8, 10]
+
+
 def test_without_coverage_there_is_no_file(tmp_path: Path) -> None:
     suite(tmp_path, SUBJECT, "def test_it(): pass\n")
     plain = [sys.executable, "-m", "pytest", "-p", "pytest_mltiers"]

@@ -18,11 +18,17 @@ from typing import Any
 
 import pytest
 
+_processes: set[int] = set()
+
 
 def start(config: pytest.Config, interval: float) -> None:
-    """Checkpoints coverage, if it is measured, every ``interval`` seconds beside the file that COVERAGE_FILE names."""
+    """Checkpoints coverage, if it is measured, every ``interval`` seconds beside the file that COVERAGE_FILE names.
+
+    Only for the first session of a process: those that its tests run inside it (``pytester``) are covered with it.
+    """
     path = os.environ.get("COVERAGE_FILE")
-    if path:
+    if path and os.getpid() not in _processes:
+        _processes.add(os.getpid())
         config.pluginmanager.register(Checkpoints(path, interval), "pytest_mltiers.checkpoint")
 
 
