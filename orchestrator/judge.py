@@ -123,7 +123,8 @@ def _tier_verdict(plan: TierPlan, result: TierResult | None) -> tuple[Verdict, l
 def _untrusted(result: TierResult, running: list[str]) -> Iterator[str]:
     """Everything that keeps evidence without a failure from being a pass."""
     if not result.has_report:
-        yield "it left no test report"
+        said = next((line.strip() for line in reversed(result.output_tail.splitlines()) if line.strip()), None)
+        yield "it left no test report" + (f"; its last words: {said[:300]}" if said else "")
     yield from result.problems
     code = result.exit_code
     if result.ending is Ending.SIGNALED and code is not None:

@@ -96,11 +96,13 @@ class Cancellation:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         self.reason: str | None = None
+        self.at: float | None = None  # on the monotonic clock
 
     def set(self, reason: str = "cancelled") -> None:
         """Stop everything that waits for this. Idempotent; safe in a signal handler."""
         if self.reason is None:
             self.reason = reason
+            self.at = time.monotonic()
             os.write(self._write, b"x")
 
     @property
