@@ -6,17 +6,14 @@ that is no problem. Whatever else is not as it should be is one, and never an ex
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
-
-from orchestrator.model import Attempt, GpuUse, TestOutcome, TestResult
+from orchestrator.model import GpuUse, TestOutcome, TestResult
+from orchestrator.readers.event_lines import Line, parse_line
 from orchestrator.readers.flaws import Flaws, shown
-from orchestrator.readers.outcomes import worse
-from orchestrator.readers.runs import Run, phase_outcome
+from orchestrator.readers.runs import Run, lead_of, phase_outcome, result_of
 
 VERSION: Final = 1
 """The version of the stream this reader knows."""
@@ -69,9 +66,7 @@ class EventLog:
     collecting: tuple[tuple[str, str], ...] = ()  # (worker, file) being collected at the end
     repeated: frozenset[str] = frozenset()  # node ids that ran more than once, for whatever reason
     retried_crashes: int = 0
-    failed_at: Mapping[str, float] = field(
-        default_factory=dict
-    )  # node id → Unix seconds when it turned bad
+    failed_at: Mapping[str, float] = field(default_factory=dict)  # node id → Unix seconds when it turned bad
     crashes: tuple[Crash, ...] = ()
     internal_errors: tuple[str, ...] = ()
     gpu: GpuUse | None = None
@@ -86,50 +81,6 @@ def read_events(lines: Iterable[bytes]) -> EventLog:
     reader = _Reader()
     reader.read(lines)
     return reader.log()
-
-
-class _Line(msgspec.Struct):
-    """Every field that any event has. Unknown ones are ignored."""
-
-    event: str
-    time: float = 0.0
-    worker: str = "main"
-    nodeid: str | None = None
-    phase: str = ""
-    outcome: str = ""
-    seconds: float = 0.0
-    xfail: str | None = None
-    message: str | None = None
-    text: str | None = None
-    file: str | None = None
-    line: int | None = None
-    rerun: bool = False
-    version: int = 0
-    pid: int = 0
-    python: str = ""
-    pytest: str = ""
-    plugin: str = ""
-    rootdir: str = ""
-    xdist: int = 0
-    randomly_seed: int | None = None
-    count: int = 0
-    deselected: int = 0
-    exitstatus: int = 0
-    devices: list[str] = []
-    peak_bytes: int = 0
-
-
-_decoder = msgspec.json.Decoder(_Line)
-
-
-def _parse(line: bytes) -> _Line:
-    """Raises ValueError or RecursionError."""
-    try:
-        return _decoder.decode(line)
-    except msgspec.DecodeError:
-        if b"\\ud" not in line and b"\\uD" not in line:
-            raise
-    return msgspec.convert(json.loads(line), _Line)  # lone surrogates, of a file name that is not UTF-8
 
 
 class _Reader:
@@ -179,7 +130,7 @@ class _Reader:
                 self.flaws.add("long", f"line {number} of events.jsonl is longer than {LINE_LIMIT // 2**20} MiB")
                 continue
             try:
-                line = _parse(raw)
+                line = parse_line(raw)
             except (ValueError, RecursionError) as error:
                 torn = (number, shown(str(error)))
                 if not raw.startswith(b"{") or raw.endswith(b"\n"):
@@ -208,7 +159,7 @@ class _Reader:
 
     # --- tests -----------------------------------------------------------------------------------------------------
 
-    def _start(self, line: _Line) -> bool:
+    def _start(self, line: Line) -> bool:
         return line.nodeid is not None and self._begin(line.worker, line.nodeid, line.time) is not None
 
     def _begin(self, worker: str, node_id: str, time: float) -> Run | None:
@@ -223,14 +174,14 @@ class _Reader:
         runs.append(run)
         return run
 
-    def _run(self, line: _Line) -> Run | None:
+    def _run(self, line: Line) -> Run | None:
         """The run an event belongs to; one whose start nobody told begins with it."""
         if line.nodeid is None:
             return None
         run = self.open.get((line.worker, line.nodeid))
         return run if run is not None else self._begin(line.worker, line.nodeid, line.time)
 
-    def _phase(self, line: _Line) -> bool:
+    def _phase(self, line: Line) -> bool:
         run = self._run(line)
         outcome = phase_outcome(line.phase, line.outcome, expected=line.xfail is not None)
         if run is None or outcome is False:
@@ -245,13 +196,13 @@ class _Reader:
             run.over = True
         return True
 
-    def _subtest(self, line: _Line) -> bool:
+    def _subtest(self, line: Line) -> bool:
         run = self._run(line)
         if run is not None and line.outcome == "failed":
             run.add(TestOutcome.FAILED, line.time, message=line.message, text=line.text, file=line.file, line=line.line)
         return run is not None
 
-    def _crash(self, line: _Line) -> bool:
+    def _crash(self, line: Line) -> bool:
         if len(self.crashes) >= _KEPT:
             return False
         self.crashes.append(Crash(worker=line.worker, node_id=line.nodeid, time=line.time, message=line.message))
@@ -270,7 +221,7 @@ class _Reader:
 
     # --- the session -----------------------------------------------------------------------------------------------
 
-    def _session(self, line: _Line) -> bool:
+    def _session(self, line: Line) -> bool:
         if len(self.sessions) >= _KEPT:
             return False
         self.sessions.append(
@@ -289,13 +240,13 @@ class _Reader:
         self.main_sessions += line.worker == "main"
         return True
 
-    def _collecting(self, line: _Line) -> bool:
+    def _collecting(self, line: Line) -> bool:
         if line.nodeid is None or len(self.collecting) >= _KEPT:
             return False
         self.collecting[line.worker] = line.nodeid
         return True
 
-    def _not_collected(self, line: _Line) -> bool:
+    def _not_collected(self, line: Line) -> bool:
         if line.nodeid is None or len(self.collection) >= _KEPT:
             return False
         outcome = TestOutcome.ERROR if line.event == "collect-error" else TestOutcome.SKIPPED
@@ -312,24 +263,24 @@ class _Reader:
         self.collection.setdefault(line.nodeid, result)  # each worker of xdist tells of the same
         return True
 
-    def _collected(self, line: _Line) -> bool:
+    def _collected(self, line: Line) -> bool:
         self.collected = max(self.collected or 0, line.count)
         self.deselected = max(self.deselected, line.deselected)
         self.collecting.pop(line.worker, None)
         return True
 
-    def _internal_error(self, line: _Line) -> bool:
+    def _internal_error(self, line: Line) -> bool:
         if len(self.internal_errors) < _KEPT:
             self.internal_errors.append(line.message or "")
         return True
 
-    def _gpu(self, line: _Line) -> bool:
+    def _gpu(self, line: Line) -> bool:
         if len(self.gpus) >= _KEPT:
             return False
         self.gpus.append(GpuUse(devices=tuple(line.devices), peak_bytes=max(0, line.peak_bytes)))
         return True
 
-    def _end(self, line: _Line) -> bool:
+    def _end(self, line: Line) -> bool:
         self.collecting.pop(line.worker, None)
         if line.worker == "main":
             self.main_ends += 1
@@ -340,10 +291,10 @@ class _Reader:
 
     def log(self) -> EventLog:
         last = self.last or 0.0
-        leads = ((node_id, _lead(runs)) for node_id, runs in self.runs.items())
+        leads = ((node_id, lead_of(runs)) for node_id, runs in self.runs.items())
         named = {crash.worker for crash in self.crashes if crash.node_id is not None}
         return EventLog(
-            tests=tuple(_test(node_id, runs, last) for node_id, runs in self.runs.items()),
+            tests=tuple(result_of(node_id, runs, last) for node_id, runs in self.runs.items()),
             collection=tuple(self.collection.values()),
             sessions=tuple(self.sessions),
             collected=self.collected,
@@ -362,42 +313,6 @@ class _Reader:
             exit_status=self.exit_status,
             problems=self.flaws.sentences(),
         )
-
-
-def _test(node_id: str, runs: list[Run], last: float) -> TestResult:
-    """One result of all runs of a test: earlier attempts are those after which it was to be tried again."""
-    lead = _lead(runs)
-    earlier = [run for run in runs if run.again and run is not lead]
-    return TestResult(
-        node_id=node_id,
-        outcome=lead.final(),
-        seconds=lead.spent(last),
-        worker=lead.worker,
-        started=lead.started,
-        message=lead.said(last),
-        text="\n\n".join(lead.texts) or None,
-        file=lead.file,
-        line=lead.line,
-        attempts=tuple(
-            Attempt(
-                outcome=run.final(),
-                seconds=run.spent(last),
-                message=run.said(last),
-                text="\n\n".join(run.texts) or None,
-            )
-            for run in earlier
-        ),
-    )
-
-
-def _lead(runs: list[Run]) -> Run:
-    """The run that stands for all: the worst of those that were not to be tried again, or else the last."""
-    final = [run for run in runs if not run.again] or runs[-1:]
-    lead = final[0]
-    for run in final[1:]:
-        if worse(lead.final(), run.final()) is not lead.final():
-            lead = run
-    return lead
 
 
 def _most(gpus: list[GpuUse]) -> GpuUse | None:

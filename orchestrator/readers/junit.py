@@ -17,11 +17,11 @@ from xml.parsers import expat
 from orchestrator.model import TestOutcome, TestResult
 from orchestrator.readers.flaws import Flaws, shown
 from orchestrator.readers.junit_cases import EARLIER, RESULTS, TEXT_LIMIT, Element, with_results
+from orchestrator.readers.junit_suites import Suites, plausible_seconds
 from orchestrator.readers.names import dotted, node_prefix
 from orchestrator.readers.outcomes import worse
 
 _CHUNK = 1 << 16
-_PLAUSIBLE_SECONDS = 1e8
 _RESULTS_KEPT = 100  # of one test; all of them are counted
 _ROOTS = frozenset(("testsuites", "testsuite"))
 _IGNORED = frozenset(("properties", "property", "system-out", "system-err"))
@@ -106,9 +106,6 @@ class _Reader:
         self.limits = limits
         self.tests: list[TestResult] = []
         self.flaws = Flaws()
-        self.miscounted = Flaws()
-        self.seconds: float | None = None
-        self.declared: dict[str, int] = {}
         self._parser = expat.ParserCreate()
         self._rooted = False
         self._places: dict[str, int] = {}  # node id → index in tests
@@ -117,7 +114,7 @@ class _Reader:
         # What has been seen so far. A suite knows its own share by looking at these when it begins and when it ends.
         self._cases = self._nameless = self._merged = self._extra = 0
         self._elements = {"failures": 0, "errors": 0, "skipped": 0}
-        self._suites: list[_Suite] = []
+        self._suites = Suites(self.flaws)
         self._case: dict[str, str] | None = None
         self._found: list[Element] = []
         self._inside = ""  # the child of the test case that is open
@@ -213,7 +210,7 @@ class _Reader:
         self._level += 1
         self._check_depth(self._level)
         if tag in _ROOTS:
-            self._suites.append(_Suite(tag, attributes, self._tally()))
+            self._suites.open(tag, attributes, self._tally())
         elif tag in RESULTS:
             self.flaws.add("outside", f"the JUnit report has a result <{tag}> outside any test case")
         elif tag not in _IGNORED:
@@ -232,7 +229,7 @@ class _Reader:
         if self._case is None:
             self._level -= 1
             if tag in _ROOTS:
-                self._close_suite(self._suites.pop())
+                self._suites.close(self._tally())
         elif self._depth:
             self._depth -= 1
             if not self._depth and self._parser.CharacterDataHandler is not None:
@@ -262,11 +259,8 @@ class _Reader:
         node_id = prefix + name
         if not classname and file and name == dotted(file):
             node_id = file  # a file that could not be collected, or skips itself
-        try:
-            seconds = float(get("time", 0.0))
-        except ValueError:
-            seconds = -1.0
-        if not 0.0 <= seconds < _PLAUSIBLE_SECONDS:
+        seconds = plausible_seconds(get("time", "0"))
+        if seconds is None:
             given = shown(attributes["time"])
             self.flaws.add("time", f"the JUnit report gives {shown(node_id)} an impossible time: {given}")
             seconds = 0.0
@@ -314,60 +308,14 @@ class _Reader:
             attempts=(first.attempts + test.attempts)[:_RESULTS_KEPT],
         )
 
-    # --- a suite ---------------------------------------------------------------------------------------------------
-
     def _tally(self) -> dict[str, int]:
         return {"cases": self._cases, "merged": self._merged, "extra": self._extra, **self._elements}
-
-    def _close_suite(self, suite: _Suite) -> None:
-        now = self._tally()
-        inclusive = {key: now[key] - suite.before[key] for key in now}
-        own = {key: inclusive[key] - suite.nested.get(key, 0) for key in now}
-        declared = {key: suite.attributes[key] for key in ("tests", *self._elements) if key in suite.attributes}
-        counts: dict[str, int] = {}
-        for key, text in declared.items():
-            if not text.isdecimal() or len(text) > 12:
-                self.flaws.add("count", f"the JUnit report declares {shown(text)!r} as its number of {key}")
-                continue
-            counts[key] = int(text)
-            if key == "tests":
-                self._check_tests(counts[key], inclusive, own)
-            elif counts[key] not in (inclusive[key], own[key]):
-                self.flaws.add(key, f"the JUnit report declares {counts[key]} {key} and holds {inclusive[key]}")
-        seconds = self._suite_seconds(suite)
-        parent = self._suites[-1] if self._suites else None
-        if parent is not None:
-            for key in now:
-                parent.nested[key] = parent.nested.get(key, 0) + inclusive[key]
-        if suite.tag == "testsuite" and (parent is None or parent.tag == "testsuites"):
-            self.declared = {key: self.declared.get(key, 0) + counts.get(key, 0) for key in {**self.declared, **counts}}
-            if seconds is not None:
-                self.seconds = (self.seconds or 0.0) + seconds
-
-    def _check_tests(self, declared: int, inclusive: dict[str, int], own: dict[str, int]) -> None:
-        for share in (inclusive, own):
-            if share["cases"] - share["merged"] <= declared <= share["cases"] + share["extra"]:
-                return
-        self.miscounted.add("tests", f"the JUnit report declares {declared} tests and holds {inclusive['cases']}")
-
-    def _suite_seconds(self, suite: _Suite) -> float | None:
-        text = suite.attributes.get("time")
-        if text is None:
-            return None
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = -1.0
-        if 0.0 <= seconds < _PLAUSIBLE_SECONDS:
-            return seconds
-        self.flaws.add("suite time", f"the JUnit report gives a suite an impossible time: {shown(text)}")
-        return None
 
     # --- all of it -------------------------------------------------------------------------------------------------
 
     def report(self) -> JUnitReport:
         sentences = self.flaws.sentences()
-        doubts = [Doubt(kind="miscounted", text=text) for text in self.miscounted.sentences()]
+        doubts = [Doubt(kind="miscounted", text=text) for text in self._suites.miscounted.sentences()]
         if self._nameless:
             cases = "a test case" if self._nameless == 1 else f"{self._nameless} test cases"
             text = f"the JUnit report has {cases} without a name: pytest was interrupted there"
@@ -381,23 +329,11 @@ class _Reader:
             doubts.append(Doubt(kind="repeated", text=text, nodes=tuple(self._repeated)))
         if not self._cases and not self._nameless and not sentences:
             sentences = ("the JUnit report holds no test case",)
-        seconds = self.seconds if self.seconds is not None else sum(test.seconds for test in self.tests)
+        seconds = self._suites.seconds
         return JUnitReport(
             tests=tuple(self.tests),
-            seconds=seconds,
-            declared=tuple(self.declared.items()),
+            seconds=sum(test.seconds for test in self.tests) if seconds is None else seconds,
+            declared=tuple(self._suites.declared.items()),
             flaws=sentences,
             doubts=tuple(doubts),
         )
-
-
-class _Suite:
-    """One suite that is open: its attributes, and what had been seen before it."""
-
-    __slots__ = ("attributes", "before", "nested", "tag")
-
-    def __init__(self, tag: str, attributes: dict[str, str], before: dict[str, int]) -> None:
-        self.tag = tag
-        self.attributes = attributes
-        self.before = before
-        self.nested: dict[str, int] = {}

@@ -122,13 +122,17 @@ def _agree(test: TestResult, told: TestResult) -> bool:
 
 def _together(test: TestResult, told: TestResult, outcome: TestOutcome) -> TestResult:
     """``told`` with what only the report knows."""
-    return replace(
-        told,
+    return TestResult(  # half the time of replace(), and there may be a million
+        node_id=told.node_id,
         outcome=outcome,
+        seconds=told.seconds,
+        worker=told.worker,
+        started=told.started,
         message=told.message or test.message,
         text=told.text or test.text,
         file=told.file or test.file,
         line=told.line if told.file else test.line,
+        attempts=told.attempts,
     )
 
 

@@ -1,10 +1,10 @@
-"""One run of one test, put together from its events."""
+"""The runs of one test, put together from its events, and the one result of them."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from orchestrator.model import TestOutcome
+from orchestrator.model import Attempt, TestOutcome, TestResult
 from orchestrator.readers.outcomes import worse
 
 _TEXTS_KEPT = 10  # a call, a teardown, and some of its parts
@@ -102,3 +102,39 @@ class Run:
         if self.outcome is None and self.over:
             return "its call never ran"
         return self.message
+
+
+def result_of(node_id: str, runs: list[Run], last: float) -> TestResult:
+    """One result of all runs of a test: earlier attempts are those after which it was to be tried again."""
+    lead = lead_of(runs)
+    earlier = [run for run in runs if run.again and run is not lead]
+    return TestResult(
+        node_id=node_id,
+        outcome=lead.final(),
+        seconds=lead.spent(last),
+        worker=lead.worker,
+        started=lead.started,
+        message=lead.said(last),
+        text="\n\n".join(lead.texts) or None,
+        file=lead.file,
+        line=lead.line,
+        attempts=tuple(
+            Attempt(
+                outcome=run.final(),
+                seconds=run.spent(last),
+                message=run.said(last),
+                text="\n\n".join(run.texts) or None,
+            )
+            for run in earlier
+        ),
+    )
+
+
+def lead_of(runs: list[Run]) -> Run:
+    """The run that stands for all: the worst of those that were not to be tried again, or else the last."""
+    final = [run for run in runs if not run.again] or runs[-1:]
+    lead = final[0]
+    for run in final[1:]:
+        if worse(lead.final(), run.final()) is not lead.final():
+            lead = run
+    return lead
