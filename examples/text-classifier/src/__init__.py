@@ -1,0 +1,1 @@
+"""A small text classifier: data, models, training and inference, each with its tests under ``tests/``."""
