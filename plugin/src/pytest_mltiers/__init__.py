@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pytest
 
+    from pytest_mltiers import checks
+    from pytest_mltiers.contract import ModelContract
+    from pytest_mltiers.subject import Subject
+
+__all__ = ["ModelContract", "Subject", "checks"]
+
 __version__ = "0.1.0"
 
 EVENTS_VERSION = 1
@@ -26,14 +32,37 @@ STACKS_VARIABLE = "MLTIERS_STACKS"
 CHECKPOINT_VARIABLE = "MLTIERS_CHECKPOINT"
 """The environment variable that says every how many seconds coverage is saved. Without it only pytest-cov does."""
 
+PER_TEST_VARIABLE = "MLTIERS_PER_TEST"
+"""The environment variable that says how many seconds one test may take. Without it a test has no limit of its own."""
 
-def pytest_addoption() -> None:
+
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     """From here on a signal is answered with stacks: the earliest hook there is, so that a hanging conftest is seen."""
     directory = os.environ.get(STACKS_VARIABLE)
     if directory:
         from pytest_mltiers import stacks  # noqa: PLC0415 -- only where it is asked for
 
         stacks.enable(directory)
+    if _chosen():
+        from pytest_mltiers import fixtures  # noqa: PLC0415 -- only where somebody installed us for them
+
+        pluginmanager.register(fixtures, "pytest_mltiers.fixtures")
+
+
+def _chosen() -> bool:
+    """Whether somebody installed this plugin for their tests.
+
+    The copy that the orchestrator carries only streams: options and fixtures in a suite that did not ask for them could
+    collide with its own.
+    """
+    if os.path.basename(os.path.dirname(os.path.dirname(__file__))) != "_plugin":  # noqa: PTH119, PTH120 -- pathlib is slow
+        return True
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 -- in the carried copy only
+
+    try:
+        return bool(version("pytest-mltiers"))
+    except PackageNotFoundError:
+        return False
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,3 +82,19 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_mltiers import checkpoint  # noqa: PLC0415 -- only where it is asked for
 
         checkpoint.start(config, float(interval))
+    seconds = os.environ.get(PER_TEST_VARIABLE)
+    if seconds:
+        from pytest_mltiers import limits  # noqa: PLC0415 -- only where it is asked for
+
+        limits.start(config, float(seconds))
+
+
+def __getattr__(name: str) -> object:
+    """``ModelContract``, ``Subject`` and ``checks``, imported when they are used."""
+    homes = {"ModelContract": "contract", "Subject": "subject", "checks": "checks"}
+    if name not in homes:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 -- only where it is asked for
+
+    module = import_module(f"{__name__}.{homes[name]}")
+    return module if name == "checks" else getattr(module, name)

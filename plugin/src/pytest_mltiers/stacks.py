@@ -35,6 +35,11 @@ def enable(directory: str) -> None:
         os.register_at_fork(after_in_child=_register)
 
 
+def file() -> TextIO | None:
+    """Where the stacks of this process go; None where they are not enabled."""
+    return _file
+
+
 def _register() -> None:
     global _file  # noqa: PLW0603
     pid = os.getpid()
