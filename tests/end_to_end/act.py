@@ -225,7 +225,7 @@ class Running:
                 return int(pid)
         return None
 
-    def finish(self, seconds: float = 180) -> Job:
+    def finish(self, seconds: float = 400) -> Job:
         """Waits for the end of the job."""
         try:
             out, err = self.process.communicate(timeout=seconds)
