@@ -60,12 +60,12 @@ class Containment(str, Enum):
 class Graces:
     """Seconds between the steps of a stop. ``interrupt`` is what pytest has to write its coverage and JUnit file.
 
-    ``interrupt + terminate`` leave 0.6 s of the promised two for the killing itself. ``kill`` is how long we then wait
+    ``interrupt + terminate`` leave 0.9 s of the promised two for the killing itself. ``kill`` is how long we then wait
     for what the kernel is slow to let go (a driver, a dead network disk) before it is called a survivor.
     """
 
-    interrupt: float = 1.0
-    terminate: float = 0.3
+    interrupt: float = 0.9
+    terminate: float = 0.2
     kill: float = 4.0
 
 

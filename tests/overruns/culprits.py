@@ -23,6 +23,12 @@ def note():
         file.write(f"{os.getpid()}\\n")
 
 
+def others_done():
+    """Wait till the four fine tests are over: with xdist another worker has some of them."""
+    while open(os.environ["OVERRUN_EVENTS"]).read().count('"phase":"teardown"') < 4:
+        time.sleep(0.01)
+
+
 def stubborn():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -45,9 +51,6 @@ def daemon(*, quiet=True):
 '''
 
 FINE = "".join(f"\ndef test_fine_{number}():\n    pass\n" for number in range(4))
-
-
-ENABLE = "from pytest_mltiers import stacks\nstacks.enable(os.environ['MLTIERS_STACKS'])\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +79,11 @@ class Culprit:
     def files(self) -> dict[str, str]:
         """The suite: file name → text."""
         body = "\n".join(f"    {line}" for line in self.test.strip("\n").splitlines())
-        module = f"from overrun import *\n{FINE}\n{self.module}\n\ndef test_culprit(request):\n    note()\n{body}\n"
+        test = f"def test_culprit(request):\n    others_done()\n    note()\n{body}\n"
         return {
             "overrun.py": PRELUDE,
-            "conftest.py": f"from overrun import *\n{ENABLE}{self.conftest}\n",
-            "test_suite.py": module,
+            "conftest.py": f"from overrun import *\n{self.conftest}\n",
+            "test_suite.py": f"from overrun import *\n{FINE}\n{self.module}\n\n{test}",
             "pytest.ini": "[pytest]\naddopts = -p no:cacheprovider\n",
         }
 
@@ -147,8 +150,11 @@ libc.pthread_join(thread, None)
         frame="",
         ending="signaled",
         ending_xdist="exited",  # the worker is replaced
+        slow_start=5.0,
     ),
-    Culprit(name="segfault", test="ctypes.string_at(0)", frame="", ending="signaled", ending_xdist="exited"),
+    Culprit(
+        name="segfault", test="ctypes.string_at(0)", frame="", ending="signaled", ending_xdist="exited", slow_start=5.0
+    ),
     # --- children
     Culprit(
         name="waits-for-a-stubborn-child",

@@ -66,6 +66,7 @@ def suite_environment(directory: Path, mark: str) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "MLTIERS_STACKS": str(directory / "stacks"),
         "MLTIERS_EVENTS": str(directory / "events.jsonl"),
+        "OVERRUN_EVENTS": str(directory / "events.jsonl"),
         "OVERRUN_PIDS": str(directory / "pids"),
         "OVERRUN_MARK": mark,
     }
