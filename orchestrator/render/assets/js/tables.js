@@ -1,0 +1,37 @@
+// The slowest tests and the benchmarks.
+
+const SLOWEST = 20;
+
+function slowestSection() {
+  const order = Array.from({ length: total }, (_, i) => i).filter((i) => tests.took[i] > 0);
+  if (order.length < 2) return;
+  order.sort((a, b) => tests.took[b] - tests.took[a]);
+  const all = tests.took.reduce((sum, took) => sum + took, 0);
+  const top = order.slice(0, SLOWEST);
+  const share = top.reduce((sum, i) => sum + tests.took[i], 0);
+  const columns = [["Test", "path"], ["Tier", ""], ["Time", "num"], ["Of all test time", "num"]];
+  section("slowest", "Slowest tests", null,
+    h("p", { class: "quiet" }, `The slowest ${top.length} of ${plural(total, "test")} took ${percent(share, all)} of all test time.`),
+    table("The slowest tests", columns, top.map((i) => [
+      testLink(i),
+      tierOf(i).name,
+      [duration(seconds(i)), bar(tests.took[i] / tests.took[top[0]])],
+      percent(tests.took[i], all),
+    ])),
+  );
+}
+
+function benchmarksSection() {
+  if (!data.benchmarks.length) return;
+  const columns = [["Benchmark", "path"], ["Minimum", "num"], ["Median", "num"], ["Mean", "num"], ["Std. dev.", "num"], ["Rounds", "num"]];
+  const count = data.benchmarks.reduce((sum, tier) => sum + tier.rows.length, 0);
+  const parts = data.benchmarks.flatMap(({ tier, machine, rows }) => [
+    h("p", { class: "quiet" }, [tier, ...machine].join(" · ")),
+    ...longTable(`Benchmarks of ${tier}`, columns, rows, ([name, min, median, mean, deviation, rounds]) => [
+      h("code", null, name),
+      ...[min, median, mean, deviation].map(benchmarkTime),
+      whole(rounds),
+    ], 50, "benchmarks"),
+  ]);
+  section("benchmarks", "Benchmarks", count, ...parts);
+}
