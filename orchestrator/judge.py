@@ -15,6 +15,7 @@ from orchestrator.model import (
     VERDICT_EXIT_CODES,
     Coverage,
     Ending,
+    KnownGap,
     PatchCoverage,
     Plan,
     RunVerdict,
@@ -24,7 +25,7 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.readers.coverage import combine, patch_coverage
+from orchestrator.readers.coverage import combine, leave_out, patch_coverage
 
 # pytest's exit codes: 0 all passed, 1 some failed, 2 interrupted (also: a file could not be collected),
 # 3 internal error, 4 usage error, 5 nothing collected.
@@ -51,6 +52,9 @@ def judge(
     """
     tiers = tuple(judge_tier(tier, results.get(tier.name)) for tier in plan.tiers)
     coverage = combine(t.result.coverage for t in tiers if t.result is not None and t.result.coverage is not None)
+    gaps: tuple[KnownGap, ...] = ()
+    if coverage is not None:
+        coverage, gaps = leave_out(coverage, plan.known_gaps)
     patch = patch_coverage(coverage, changed_lines) if coverage is not None and changed_lines is not None else None
     note = _unmeasured(tiers)
     failed_thresholds = tuple(_thresholds(plan, tiers, coverage, patch, changed_lines, note))
@@ -71,6 +75,7 @@ def judge(
         coverage=coverage,
         coverage_note=note,
         patch=patch,
+        known_gaps=gaps,
     )
 
 

@@ -177,6 +177,7 @@ class Plan:
     source: tuple[str, ...] = (".",)
     coverage_minimum: float | None = None
     coverage_patch: float | None = None
+    known_gaps: tuple[str, ...] = ()
     partial: bool = False  # tiers of the event were left out because others were asked for by name
     notes: tuple[str, ...] = ()
 
@@ -312,6 +313,7 @@ class FileCoverage:
     executed: frozenset[int]
     missing: frozenset[int]
     excluded: frozenset[int] = frozenset()
+    functions: Mapping[str, frozenset[int]] = field(default_factory=dict)  # statement lines of each, by qualified name
     executed_branches: frozenset[Arc] = frozenset()
     missing_branches: frozenset[Arc] = frozenset()
 
@@ -420,6 +422,16 @@ class TierVerdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KnownGap:
+    """A part of the source that the configuration says no test reaches here."""
+
+    name: str  # `file` or `file::function`, as written
+    lines: int  # statements left out of the thresholds
+    covered: int  # of them, those a test did execute
+    found: bool = True  # whether there is such a file or function
+
+
+@dataclass(frozen=True, kw_only=True)
 class PatchCoverage:
     """Coverage of the lines the event changed."""
 
@@ -444,3 +456,4 @@ class RunVerdict:
     coverage: Coverage | None = None
     coverage_note: str | None = None
     patch: PatchCoverage | None = None
+    known_gaps: tuple[KnownGap, ...] = ()

@@ -84,6 +84,7 @@ def make_plan(
         source=tuple(config.source),
         coverage_minimum=config.coverage.minimum,
         coverage_patch=config.coverage.patch,
+        known_gaps=tuple(config.coverage.known_gaps),
         partial=bool(request.tiers) and any(name not in request.tiers for name in config.tiers),
         notes=tuple(notes),
     )

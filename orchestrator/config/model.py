@@ -97,9 +97,13 @@ class Benchmark(_Section, frozen=True, kw_only=True):
 
     PLACE: ClassVar[str] = "under a tier's `benchmark`"
 
-    gate: Annotated[Percent | None, doc("a slowdown of more than this fails the tier; without it, only shown")] = None
+    gate: Annotated[
+        Percent | None, LATER, doc("a slowdown of more than this fails the tier; without it, only shown")
+    ] = None
     against: Annotated[
-        Literal["base", "history"], doc("what results are compared with: the base commit, or earlier commits' results")
+        Literal["base", "history"],
+        LATER,
+        doc("what results are compared with: the base commit, or earlier commits' results"),
     ] = "base"
 
 

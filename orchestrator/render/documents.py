@@ -19,7 +19,11 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "event": _event(plan.event),
         "changes": {"source": plan.changes.source, "files": changed},
         "source": list(plan.source),
-        "coverage": {"minimum": plan.coverage_minimum, "patch": plan.coverage_patch},
+        "coverage": {
+            "minimum": plan.coverage_minimum,
+            "patch": plan.coverage_patch,
+            "known_gaps": list(plan.known_gaps),
+        },
         "notes": list(plan.notes),
         "tiers": {tier.name: _tier_plan(tier) for tier in plan.tiers},
     }
@@ -85,6 +89,9 @@ def verdict_document(run: RunVerdict) -> dict[str, Any]:
             "measured": patch.measured,
             "uncovered": {path: list(lines) for path, lines in sorted(patch.uncovered.items())},
         },
+        "known_gaps": [
+            {"name": gap.name, "lines": gap.lines, "covered": gap.covered, "found": gap.found} for gap in run.known_gaps
+        ],
         "tiers": {
             tier.name: {
                 "verdict": str(tier.verdict),

@@ -67,7 +67,7 @@ tiers:
     paths: [tests/benchmarks]
     when: [pull_request]
     budget: 5m
-    benchmark: {gate: 10%, against: base}
+    benchmark: {}
 """
 
 
@@ -103,7 +103,7 @@ def test_sample_of_the_design() -> None:
         env={"OMP_NUM_THREADS": "1"},
     )
     assert config.tiers["convergence"].required is False
-    assert config.tiers["speed"].benchmark == Benchmark(gate=10.0, against="base")
+    assert config.tiers["speed"].benchmark == Benchmark()
     assert agrees_with_schema(SAMPLE)
 
 
@@ -186,7 +186,6 @@ def test_anchors_aliases_and_merge_keys() -> None:
         ("required: false", "required", False),
         ("priority: -5", "priority", -5),
         ("benchmark: {}", "benchmark", Benchmark()),
-        ("benchmark: {gate: 7.5, against: history}", "benchmark", Benchmark(gate=7.5, against="history")),
         ("benchmark: null", "benchmark", None),
         ("per-test: ~", "per_test", None),
         ("coverage: {minimum: 90%}", "coverage", TierCoverage(minimum=90.0)),
@@ -331,7 +330,7 @@ TIERS = st.fixed_dictionaries(
         "python": st.sampled_from(["python", "python3.12", ".venv/bin/python"]),
         "required": st.booleans(),
         "priority": st.integers(-1000, 1000),
-        "benchmark": st.none() | st.fixed_dictionaries({}, optional={"gate": PERCENTS, "against": st.just("history")}),
+        "benchmark": st.none() | st.just({}),
         "coverage": st.none() | st.fixed_dictionaries({}, optional={"minimum": PERCENTS}),
     },
 )

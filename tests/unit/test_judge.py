@@ -293,3 +293,25 @@ def test_a_newer_head_supersedes() -> None:
     assert (run.verdict, run.exit_code) == (Verdict.SUPERSEDED, ExitCode.PASSED)
     assert "was: failed" in run.tiers[0].reasons[0]
     assert run.tiers[1].verdict is Verdict.NOT_RUN
+
+
+def test_known_gaps_are_left_out_of_both_thresholds_and_reported_when_they_are_none() -> None:
+    body = FileCoverage(
+        executed=frozenset({1, 2}),
+        missing=frozenset({5, 6, 7}),
+        functions={"Kernel.launch": frozenset({5, 6, 7}), "done": frozenset({2})},
+    )
+    cuda = FileCoverage(executed=frozenset(), missing=frozenset(range(1, 50)))
+    coverage = Coverage(files={"src/a.py": body, "src/cuda.py": cuda})
+    gaps = ("src/cuda.py", "src/a.py::Kernel::launch", "src/a.py::done", "src/a.py::gone")
+    plan = plan_of(UNIT, coverage_minimum=100.0, coverage_patch=100.0, known_gaps=gaps)
+    changed = {"src/a.py": frozenset({1, 6}), "src/cuda.py": frozenset({9})}
+    run = judge(plan, {"unit": replace(GREEN, coverage=coverage)}, changed_lines=changed)
+    assert run.verdict is Verdict.PASSED, run.reasons
+    assert [(gap.name, gap.lines, gap.covered, gap.found) for gap in run.known_gaps] == [
+        ("src/cuda.py", 49, 0, True),
+        ("src/a.py::Kernel::launch", 3, 0, True),
+        ("src/a.py::done", 1, 1, True),
+        ("src/a.py::gone", 0, 0, False),
+    ]
+    assert judge(replace(plan, known_gaps=()), {"unit": replace(GREEN, coverage=coverage)}).verdict is Verdict.FAILED
