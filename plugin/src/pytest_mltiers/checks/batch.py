@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pytest_mltiers.checks.failures import Inapplicable, fail
+from pytest_mltiers.checks.failures import hidden as __tracebackhide__  # noqa: F401
 from pytest_mltiers.checks.trees import Forward, batch_size, farthest, identical, leaves, predict, take
 
 

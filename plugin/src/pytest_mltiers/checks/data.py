@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pytest_mltiers.checks.failures import Inapplicable, fail
+from pytest_mltiers.checks.failures import hidden as __tracebackhide__  # noqa: F401
 from pytest_mltiers.checks.trees import clone, identical, leaves
 from pytest_mltiers.randomness import seed_everything
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_mltiers.checks.failures import fail
+from pytest_mltiers.checks.failures import hidden as __tracebackhide__  # noqa: F401
 from pytest_mltiers.checks.trees import allowance, distance
 
 Train = Callable[[int, int], nn.Module]
@@ -166,6 +167,7 @@ def main(argv: list[str]) -> None:
     """One rank: make the process group, train, leave the state in the folder."""
     module, path, name, folder, world_size, _timeout, rank = argv
     torch.set_num_threads(1)
+    train = _find(module, path, name)  # before the clock starts: imports are slow on a busy machine
     torch.distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder}/rendezvous",
@@ -174,7 +176,7 @@ def main(argv: list[str]) -> None:
         timeout=timedelta(seconds=START),
     )
     Path(folder, f"{rank}.joined").touch()
-    model = _find(module, path, name)(int(rank), int(world_size))
+    model = train(int(rank), int(world_size))
     torch.save({n: t.clone() for n, t in _state(model).items()}, Path(folder, f"{rank}.pt"))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

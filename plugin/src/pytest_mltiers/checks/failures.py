@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class CheckFailed(AssertionError):  # noqa: N818 - an assertion that did not hold, not a program error
@@ -15,6 +15,11 @@ class CheckFailed(AssertionError):  # noqa: N818 - an assertion that did not hol
 
 class Inapplicable(Exception):  # noqa: N818 - not an error: the reason why a check does not apply
     """This check does not apply; the message says why and what would make it apply."""
+
+
+def hidden(excinfo: Any) -> bool:
+    """For ``__tracebackhide__``: a check's own frames say nothing to who reads its verdict."""
+    return bool(excinfo.errisinstance(CheckFailed))
 
 
 def fail(seen: str, *, cause: str, fix: str) -> NoReturn:

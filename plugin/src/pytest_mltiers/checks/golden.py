@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mltiers.checks.failures import fail
+from pytest_mltiers.checks.failures import hidden as __tracebackhide__  # noqa: F401
 from pytest_mltiers.checks.statistics import Comparison, not_higher_error, not_less_accurate
 
 LIMIT = 20_000

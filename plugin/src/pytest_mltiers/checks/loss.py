@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pytest_mltiers.checks.failures import Inapplicable, fail
+from pytest_mltiers.checks.failures import hidden as __tracebackhide__  # noqa: F401
 from pytest_mltiers.checks.trees import batch_size, clone, concatenate, distance, leaves, map_tensors, take
 
 Loss = Callable[[Any, Any], Tensor]

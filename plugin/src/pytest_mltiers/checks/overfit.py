@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from pytest_mltiers.checks.failures import fail
+from pytest_mltiers.checks.failures import hidden as __tracebackhide__  # noqa: F401
 from pytest_mltiers.checks.runs import Batch, Training, draw, require
 from pytest_mltiers.checks.trees import call, clone
 from pytest_mltiers.randomness import seed_everything

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_mltiers.checks.failures import Inapplicable, fail
+from pytest_mltiers.checks.failures import hidden as __tracebackhide__  # noqa: F401
 from pytest_mltiers.checks.trees import (
     Forward,
     allowance,

@@ -13,6 +13,7 @@ from statistics import NormalDist
 from typing import Any
 
 from pytest_mltiers.checks.failures import fail
+from pytest_mltiers.checks.failures import hidden as __tracebackhide__  # noqa: F401
 
 RARE = 1e-5
 """The default probability of failing correct code: one run in a hundred thousand."""

@@ -271,7 +271,7 @@ def _processor(s: Subject, seed: int) -> None:
 
 
 def _ranks(s: Subject, seed: int) -> None:
-    distributed.ranks_agree(s.distributed, single=s.single_process, timeout=10.0)
+    distributed.ranks_agree(s.distributed, single=s.single_process)
 
 
 def _item(name: str, needs: str, run: Run, catches: str) -> Item:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_mltiers.checks.failures import Inapplicable, fail
+from pytest_mltiers.checks.failures import hidden as __tracebackhide__  # noqa: F401
 from pytest_mltiers.checks.gradients import is_frozen
 from pytest_mltiers.checks.runs import Batch, Record, Training, Update, build_model, draw, expected_modes, require
 from pytest_mltiers.checks.trees import call, clone, copy_of, farthest, identical, leaves, predict

@@ -1,0 +1,1 @@
+"""What benchmarks/checks.py is made of: other libraries on the same zoo, and the table."""
