@@ -4,6 +4,9 @@
     python -m benchmarks.checks --table     # only write the table from the results so far
     python -m benchmarks.checks --budget 600 --only mutants,contracts
 
+The other libraries are measured where they are installed: make a throwaway virtual environment with them and torch, and
+run the same command there with ``--only peer``.
+
 Results are appended to ``.benchmarks/checks.jsonl`` (not committed), one line per run, so that a campaign can be
 stopped and resumed; delete the file to start again. One process, one torch thread.
 """
@@ -35,6 +38,7 @@ from pytest_mltiers.randomness import seeded  # noqa: E402
 from pytest_mltiers.subject import Subject  # noqa: E402
 
 from benchmarks import zoo  # noqa: E402
+from benchmarks.checking import peers, table  # noqa: E402
 from benchmarks.zoo.entry import Entry  # noqa: E402
 
 WHOLE_SEEDS, CHEAP_SEEDS, FLAKE_SEEDS, RANK_REPEATS = 20, 100, 3000, 3
@@ -176,19 +180,17 @@ def jobs() -> Iterator[tuple[str, str, int, Callable[[], dict[str, Any]]]]:
         for name in sorted(ranks):
             yield "ranks", name, repeat, lambda e=correct[name], s=repeat: run_contract(e.correct, s)
     yield "example", "text classifier", 0, run_example
-    for entry in [*zoo.ENTRIES, *zoo.TRAINCHECK]:
-        for which in ("mutant", "correct"):
-            for peer in PEERS:
-                yield f"peer {peer}", f"{entry.name} {which}", 0, lambda e=entry, w=which, p=peer: run_peer(p, e, w)
+    for peer in filter(peers.available, PEERS):
+        for entry in [*zoo.ENTRIES, *zoo.TRAINCHECK]:
+            yield f"peer {peer}", f"{entry.name} mutant", 0, lambda e=entry, p=peer: run_peer(p, e.mutant)
+        for name, entry in correct.items():
+            yield f"peer {peer}", f"{name} correct", 0, lambda e=entry, p=peer: run_peer(p, e.correct)
 
 
-def run_peer(peer: str, entry: Entry, which: str) -> dict[str, Any]:
-    """What another library says of the same project, in this process if it is installed here."""
-    from benchmarks.checking import peers
-
+def run_peer(peer: str, build: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What another library says of the same project, in this process."""
     with seeded(0):
-        parts = getattr(entry, which)()
-        return peers.judge(peer, parts)
+        return peers.judge(peer, build())
 
 
 def run_example() -> dict[str, Any]:
@@ -258,8 +260,6 @@ def main() -> None:
     warnings.simplefilter("ignore")
     if not options.table:
         campaign(options.budget, tuple(s for s in options.only.split(",") if s))
-    from benchmarks.checking import table
-
     TABLE.write_text(table.render(done(), twins([*zoo.ENTRIES, *zoo.TRAINCHECK])))
 
 
