@@ -63,7 +63,7 @@ def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, Tier
     for tier in waiting.values():
         prepare_folder(place.out / tier.name)
     while waiting or running:
-        for tier in _startable(waiting, running, place.cpus):
+        for tier in startable(waiting, running, place.cpus):
             del waiting[tier.name]
             unmet = [need for need in tier.needs if need in verdicts and verdicts[need].verdict not in _GOOD]
             if unmet or place.cancel.is_set:
@@ -82,7 +82,7 @@ def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, Tier
     return {name: verdict.result for name, verdict in verdicts.items() if verdict.result is not None}
 
 
-def _startable(waiting: Mapping[str, TierPlan], running: Mapping[str, TierPlan], cpus: int) -> list[TierPlan]:
+def startable(waiting: Mapping[str, TierPlan], running: Mapping[str, TierPlan], cpus: int) -> list[TierPlan]:
     """The tiers to start now: needs settled, highest priority first, as long as there are cores left."""
     free = cpus - sum(_cores(tier, cpus) for tier in running.values())
     start: list[TierPlan] = []
