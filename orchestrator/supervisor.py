@@ -31,7 +31,7 @@ STACKS_SIGNAL = signal.SIGURG
 handler, and used by nobody's training code (unlike USR1, which Lightning and SLURM use)."""
 
 LEFTOVER_GRACE = 0.3  # what a helper process may take to notice that its parent has ended
-PY_SPY_AFTER = 0.3  # who has not reacted to INT by then is asked from outside
+PY_SPY_AFTER = 0.5  # who has not reacted to INT by then is asked from outside
 PY_SPY_MOST = 4
 SETTLE = 0.02
 
@@ -261,9 +261,10 @@ class Supervisor:
         directory, py_spy = self.order["stacks"], self.order["py_spy"]
         if not directory or not py_spy:
             return
-        stuck = [p for p in self._alive() if p.pid == self.main or os.path.exists(f"{directory}/{p.pid}.txt")]
-        # The workers come after the main process, and with xdist it is a worker that hangs.
-        for process in stuck[::-1][:PY_SPY_MOST]:
+        alive = self._alive()
+        # With xdist the main process only waits for its workers: it is asked where there are none.
+        stuck = [p for p in alive if p.pid != self.main and os.path.exists(f"{directory}/{p.pid}.txt")]
+        for process in (stuck or [p for p in alive if p.pid == self.main])[:PY_SPY_MOST]:
             pid = os.fork()
             if pid == 0:
                 try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -10,9 +9,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from orchestrator.model import TestOutcome
 from orchestrator.process import Containment, ProcessOutcome, supervise
+from orchestrator.readers.events import EventLog, read_events
 from tests.overruns.culprits import Culprit
 
 ROOT = Path(__file__).parents[2]
@@ -27,27 +27,22 @@ class Observed:
     wall: float  # seconds that supervise took
     culprits: tuple[int, ...]  # pids that the suite's processes noted
     alive: tuple[str, ...]  # processes of the run that still exist
-    events: tuple[dict[str, Any], ...]
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        """The events of one kind."""
-        return [line for line in self.events if line["event"] == event]
+    events: EventLog
 
     @property
     def finished(self) -> set[str]:
-        """Names of the tests whose own code has ended."""
-        return {name_of(line) for line in self.of("phase") if line["phase"] == "call"}
+        """Names of the tests that passed."""
+        return {name_of(test.node_id) for test in self.events.tests if test.outcome is TestOutcome.PASSED}
 
     @property
     def running(self) -> set[str]:
         """Names of the tests that started and never ended, their teardown included."""
-        ended = {name_of(line) for line in self.of("phase") if line["phase"] == "teardown"}
-        return {name_of(line) for line in self.of("start")} - ended
+        return {name_of(node_id) for node_id in self.events.running}
 
 
-def name_of(line: dict[str, Any]) -> str:
+def name_of(node_id: str) -> str:
     """``tests/test_x.py::test_y`` → ``test_y``."""
-    return str(line["nodeid"]).rpartition("::")[2]
+    return node_id.rpartition("::")[2]
 
 
 def pytest_command(culprit: Culprit, workers: int) -> list[str]:
@@ -113,7 +108,7 @@ def observe(
         wall=wall,
         culprits=pids,
         alive=tuple(still_there(mark, pids, suite)),
-        events=tuple(read_lines(directory / "events.jsonl")),
+        events=events_of(directory / "events.jsonl"),
     )
 
 
@@ -135,9 +130,9 @@ def still_there(mark: str, pids: Sequence[int], suite: Path) -> list[str]:
     return found
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of an event stream."""
+def events_of(path: Path) -> EventLog:
+    """The event stream, empty where pytest did not get that far."""
     if not path.exists():
-        return []
-    text = path.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return EventLog()
+    with path.open("rb") as file:
+        return read_events(file)
