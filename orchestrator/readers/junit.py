@@ -57,7 +57,7 @@ class Limits:
 class Doubt:
     """Something that makes a report doubtful until the event stream explains it (``merge``)."""
 
-    kind: str  # "nameless", "repeated" or "miscounted"
+    kind: str  # "nameless", "repeated", "miscounted" or "mistimed"
     text: str
     nodes: tuple[str, ...] = ()  # of "repeated"
     count: int = 0  # of "nameless"
@@ -262,7 +262,7 @@ class _Reader:
         seconds = plausible_seconds(get("time", "0"))
         if seconds is None:
             given = shown(attributes["time"])
-            self.flaws.add("time", f"the JUnit report gives {shown(node_id)} an impossible time: {given}")
+            self._suites.mistimed.add("case", f"the JUnit report gives {shown(node_id)} an impossible time: {given}")
             seconds = 0.0
         try:
             line = int(attributes["line"]) + 1  # pytest's is 0-based
@@ -316,6 +316,7 @@ class _Reader:
     def report(self) -> JUnitReport:
         sentences = self.flaws.sentences()
         doubts = [Doubt(kind="miscounted", text=text) for text in self._suites.miscounted.sentences()]
+        doubts += (Doubt(kind="mistimed", text=text) for text in self._suites.mistimed.sentences())
         if self._nameless:
             cases = "a test case" if self._nameless == 1 else f"{self._nameless} test cases"
             text = f"the JUnit report has {cases} without a name: pytest was interrupted there"

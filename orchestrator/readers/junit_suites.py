@@ -28,7 +28,10 @@ class Suites:
 
     def __init__(self, flaws: Flaws) -> None:
         self.flaws = flaws
-        self.miscounted = Flaws()  # doubts, not flaws: pytest's own number of tests is not always that of its cases
+        # Doubts, not flaws: pytest's own number of tests is not always that of its cases, and a test that freezes the
+        # clock makes its durations those of another year.
+        self.miscounted = Flaws()
+        self.mistimed = Flaws()
         self.seconds: float | None = None  # of the outermost suites, where they say so
         self.declared: dict[str, int] = {}  # by the outermost suites
         self._open: list[_Suite] = []
@@ -78,7 +81,7 @@ class Suites:
             return None
         seconds = plausible_seconds(text)
         if seconds is None:
-            self.flaws.add("suite time", f"the JUnit report gives a suite an impossible time: {shown(text)}")
+            self.mistimed.add("suite", f"the JUnit report gives a suite an impossible time: {shown(text)}")
         return seconds
 
 

@@ -109,7 +109,7 @@ class _Merge:
             return doubt.count <= events.retried_crashes + len(events.running) + missing
         if doubt.kind == "repeated":
             return all(self._resolve(node_id) in events.repeated for node_id in doubt.nodes)
-        return bool(events.tests)  # "miscounted": the comparison of every test says more than a count
+        return bool(events.tests)  # every test has been compared, and its time is that of the stream
 
 
 def _agree(test: TestResult, told: TestResult) -> bool:

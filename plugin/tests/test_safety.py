@@ -112,6 +112,25 @@ def test_a_suite_that_replaces_the_system_and_the_clock_is_still_streamed(run_su
     assert "stopped streaming" not in run.out
 
 
+def test_a_test_that_sets_pytests_clock_gets_seconds_that_passed(run_suite):
+    # As freezegun does it: pytest keeps the function it measures durations with where it can be replaced.
+    run = run_suite(
+        """
+        import pytest, _pytest.timing
+        @pytest.fixture
+        def other_year(monkeypatch):
+            monkeypatch.setattr(_pytest.timing, "perf_counter", lambda: 1.2e9)
+            yield
+        def test_travels(other_year): pass
+        def test_after(): pass
+        """
+    )
+
+    assert run.code == 0, run.out
+    assert len(run.of("phase")) == 6
+    assert all(0 <= e["seconds"] < 30 for e in run.of("phase"))
+
+
 def test_a_forked_child_that_returns_into_pytest_says_nothing(run_suite):
     run = run_suite(
         """
@@ -162,14 +181,14 @@ print("after:", os.environ["MLTIERS_EVENTS"])
     assert f"after: {events}" in done.stdout
 
 
-def test_loading_it_costs_nothing_where_it_is_not_asked_for(run_suite):
+def test_the_stream_is_not_even_loaded_where_it_is_not_asked_for(run_suite):
     run = run_suite(
         """
         import sys
         def test_lazy():
             assert "pytest_mltiers" in sys.modules
-            loaded = [name for name in sys.modules if name.startswith("pytest_mltiers.")]
-            assert loaded == []
+            loaded = {name for name in sys.modules if name.startswith("pytest_mltiers.")}
+            assert not {f"pytest_mltiers.{name}" for name in ("events", "stream", "reports", "stacks")} & loaded
             assert not {"torch", "numpy"} & set(sys.modules)
         """,
         stream=None,

@@ -181,11 +181,13 @@ DOUBTS = {
     "nameless": '<testsuite><testcase name="t" classname="a"/><testcase time="0"/></testsuite>',
     "repeated": '<testsuite><testcase name="t" classname="a"/><testcase name="t" classname="a"/></testsuite>',
     "miscounted": '<testsuite tests="9"><testcase name="t" classname="a"/></testsuite>',
+    "mistimed": '<testsuite><testcase name="t" classname="a" time="-1.2e9"/></testsuite>',
 }
 EXPLANATIONS = {
     "nameless": log(result("a.py::t"), result(B, U), status=2, running=(B,)),
     "repeated": log(result("a.py::t"), repeated=frozenset({"a.py::t"})),
     "miscounted": log(result("a.py::t")),
+    "mistimed": log(result("a.py::t")),
 }
 
 

@@ -115,6 +115,7 @@ class TestEvents:
         self.root = str(session.config.rootpath)
         self.attempts: dict[str, int] = {}
         self.deselected = 0
+        self.began = self.told = self.stream.now()  # the running test, and the last event of it
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectstart(self, collector: pytest.Collector) -> None:
@@ -138,10 +139,11 @@ class TestEvents:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         attempt = self.attempts.get(nodeid, 0) + 1
         self.attempts[nodeid] = attempt
+        self.began = self.told = self.stream.now()
         self.stream.write(
             {
                 "event": "start",
-                "time": self.stream.now(),
+                "time": self.began,
                 "worker": self.worker,
                 "nodeid": nodeid,
                 "attempt": attempt,
@@ -151,17 +153,22 @@ class TestEvents:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         nodeid = report.nodeid
+        now = self.stream.now()
+        seconds = report.duration
+        if not 0.0 <= seconds <= now - self.began + 1.0:
+            seconds = now - self.told  # freezegun stops pytest's own clock, and sets it to other years
+        self.told = now
         # A part of a test, from pytest 9's `subtests`, unittest's subTest or the plugin pytest-subtests.
         part = type(report).__name__.lower() == "subtestreport"
         fields: dict[str, object] = {
             "event": "subtest" if part else "phase",
-            "time": self.stream.now(),
+            "time": now,
             "worker": self.worker,
             "nodeid": nodeid,
             "attempt": self.attempts.get(nodeid, 1),
             "phase": report.when,
             "outcome": report.outcome,
-            "seconds": round(report.duration, 6),
+            "seconds": round(seconds, 6),
         }
         if report.longrepr or hasattr(report, "wasxfail"):
             fields.update(self._described(report))
