@@ -1,0 +1,102 @@
+"""What the command costs beside the work it does: `--help`, `plan`, and `run unit` against the same pytest by hand.
+
+    python benchmarks/overhead.py [--pairs 7]        writes benchmarks/overhead.md
+
+Whole processes, wall time. `run` and pytest are interleaved pair by pair, their order alternating, so that a drift of
+the machine hits both alike; quoted are the median of each and of the differences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "examples" / "text-classifier"
+MLTIERS = [str(Path(sys.executable).parent / "mltiers")]
+
+
+def seconds(command: list[str], env: dict[str, str]) -> float:
+    """Wall time of one whole process, which must succeed."""
+    began = time.perf_counter()
+    done = subprocess.run(command, cwd=EXAMPLE, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    taken = time.perf_counter() - began
+    if done.returncode:
+        raise SystemExit(f"{command}: exit {done.returncode}\n{done.stdout.decode(errors='replace')}")
+    return taken
+
+
+def by_hand(env: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The pytest command of the `unit` tier and its environment, as `mltiers plan` gives them, without our plugin."""
+    plan = json.loads(subprocess.check_output([*MLTIERS, "plan", "--event", "push", "--json"], cwd=EXAMPLE, env=env))
+    tier = plan["tiers"]["unit"]
+    command = list(tier["command"])
+    position = command.index("-p")
+    del command[position : position + 2]
+    out = EXAMPLE / ".mltiers" / "by-hand"
+    out.mkdir(parents=True, exist_ok=True)
+    (EXAMPLE / ".mltiers" / ".gitignore").write_text("*\n")
+    command = [word.replace(".mltiers/unit/", ".mltiers/by-hand/") for word in command]
+    return command, {**env, **tier["env"], "COVERAGE_FILE": str(out / ".coverage")}
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} s ({min(values):.2f}–{max(values):.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=7)
+    pairs = parser.parse_args().pairs
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("GITHUB_", "MLTIERS_", "PYTEST_"))}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    small = {"python -c pass": [sys.executable, "-c", "pass"], "mltiers --help": [*MLTIERS, "--help"],
+             "mltiers plan --event push": [*MLTIERS, "plan", "--event", "push"]}  # fmt: skip
+    times: dict[str, list[float]] = {name: [] for name in small}
+    for turn in range(3 * pairs + 1):
+        for name, command in small.items():
+            taken = seconds(command, env)
+            if turn:  # the first fills caches
+                times[name].append(taken)
+    pytest, pytest_env = by_hand(env)
+    run = [*MLTIERS, "run", "unit"]
+    ours, theirs = [], []
+    for turn in range(pairs):
+        first, second = ((run, env), (pytest, pytest_env)) if turn % 2 else ((pytest, pytest_env), (run, env))
+        taken = {id(first[0]): seconds(*first), id(second[0]): seconds(*second)}
+        ours.append(taken[id(run)])
+        theirs.append(taken[id(pytest)])
+        print(f"pair {turn + 1}: mltiers {ours[-1]:.2f} s, pytest {theirs[-1]:.2f} s", file=sys.stderr)
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    lines = [
+        "# What the command costs beside its work",
+        "",
+        f"`python benchmarks/overhead.py --pairs {pairs}`, {datetime.now(timezone.utc):%Y-%m-%d}, Python "
+        f"{platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}. Wall time of whole "
+        "processes, median (fastest–slowest).",
+        "",
+        "| | goal | seen |",
+        "|---|---|---|",
+        *(
+            f"| `{name}` | {goal} | {spread(times[name])} |"
+            for name, goal in (("python -c pass", "floor"), ("mltiers --help", "< 0.2 s"),
+                               ("mltiers plan --event push", "< 0.35 s"))
+        ),
+        f"| the example's `unit` tier, pytest by hand | floor | {spread(theirs)} |",
+        f"| `mltiers run unit` | | {spread(ours)} |",
+        f"| the difference, pair by pair | < 0.6 s | {spread(differences)} |",
+    ]  # fmt: skip
+    Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
