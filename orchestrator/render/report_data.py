@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.model import Benchmark, Counts, RunVerdict, TestOutcome, TestResult, TierVerdict
@@ -18,14 +19,21 @@ from orchestrator.render.forms import line_ranges
 
 TICKS = 10_000  # per second
 
-# Where evidence is left out for size, the report says so. junit.xml beside it has everything.
-TEXT_LIMIT = 12_000  # characters of one traceback
-TEXT_TOTAL = 4_000_000  # characters of all tracebacks
-DETAIL_LIMIT = 5_000  # tests with a message and a traceback
-MESSAGE_LIMIT = 1_000
-NODE_ID_LIMIT = 4_000
-REASON_LIMIT = 500  # distinct reasons for skipping
-RANGES_LIMIT = 200  # of missing lines, for one file
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Where evidence is left out for size, and the report says so. junit.xml beside it has everything."""
+
+    text: int = 12_000  # characters of one traceback
+    texts: int = 4_000_000  # characters of all tracebacks
+    details: int = 5_000  # tests with a message and a traceback
+    message: int = 1_000
+    node_id: int = 4_000
+    reasons: int = 500  # distinct reasons for skipping
+    ranges: int = 200  # of missing lines, for one file
+
+
+LIMITS = Limits()
 
 CODES: dict[TestOutcome, str] = {
     TestOutcome.PASSED: "p",
@@ -72,7 +80,9 @@ class TestColumns:
         return (test for test, _ in zip(found, range(most), strict=False))
 
 
-def data_chunks(run: RunVerdict, columns: TestColumns, *, source_url: str | None) -> Iterator[str]:
+def data_chunks(
+    run: RunVerdict, columns: TestColumns, *, source_url: str | None, limits: Limits = LIMITS
+) -> Iterator[str]:
     """The document, piece by piece. ``source_url``: what a file's path is appended to for a link, if anywhere."""
     workers, worker_column = _workers(columns)
     head = {
@@ -83,13 +93,13 @@ def data_chunks(run: RunVerdict, columns: TestColumns, *, source_url: str | None
         "tiers": [_tier(tier, i, columns, workers[i]) for i, tier in enumerate(run.tiers)],
     }
     yield script_json(head)[:-1] + f',"tests":{{"codes":"{columns.codes}"'
-    yield from _node_ids(columns.tests)
+    yield from _node_ids(columns.tests, limits)
     yield f',"took":{script_json(_ticks([test.seconds for test in columns.tests]))}'
     yield f',"started":{script_json(_starts(run))}'
     yield f',"workers":{script_json(worker_column)}}}'
-    yield from _details(columns)
-    yield f',"skips":{script_json(_skips(columns))}'
-    yield f',"coverage":{script_json(_coverage(run))}'
+    yield from _details(columns, limits)
+    yield f',"skips":{script_json(_skips(columns, limits))}'
+    yield f',"coverage":{script_json(_coverage(run, limits))}'
     yield f',"benchmarks":{script_json(_benchmarks(run.tiers))}}}'
 
 
@@ -110,7 +120,7 @@ def _tier(tier: TierVerdict, index: int, columns: TestColumns, workers: list[str
     }
 
 
-def _node_ids(tests: Sequence[TestResult]) -> Iterator[str]:
+def _node_ids(tests: Sequence[TestResult], limits: Limits) -> Iterator[str]:
     """``heads`` (file and class, with their ``::``), the head of each test, and the rest of each name."""
     heads: dict[str, int] = {}
     head_column: list[int] = []
@@ -120,9 +130,9 @@ def _node_ids(tests: Sequence[TestResult]) -> Iterator[str]:
         head_column.append(heads.setdefault(head + colons, len(heads)))
         names.append(name)
     shown = list(heads)
-    if len(max(shown, key=len, default="")) > NODE_ID_LIMIT or len(max(names, key=len, default="")) > NODE_ID_LIMIT:
-        shown = [_middle(head, NODE_ID_LIMIT) for head in shown]
-        names = [_middle(name, NODE_ID_LIMIT) for name in names]
+    if len(max(shown, key=len, default="")) > limits.node_id or len(max(names, key=len, default="")) > limits.node_id:
+        shown = [_middle(head, limits.node_id) for head in shown]
+        names = [_middle(name, limits.node_id) for name in names]
     yield f',"heads":{script_json(shown)},"head":{script_json(head_column)}'
     yield f',"names":{script_json(names)}'
 
@@ -136,7 +146,8 @@ def _ticks(seconds: list[float]) -> list[int]:
         ticks = [int(value * TICKS + 0.5) for value in seconds]
     except (ValueError, OverflowError):  # not a number, or infinite
         return [_tick(value) for value in seconds]
-    return ticks if min(ticks, default=0) >= 0 else [_tick(value) for value in seconds]
+    sane = min(ticks, default=0) >= 0 and max(ticks, default=0) < 1e9 * TICKS
+    return ticks if sane else [_tick(value) for value in seconds]
 
 
 def _starts(run: RunVerdict) -> list[int]:
@@ -175,45 +186,45 @@ def _natural(name: str) -> tuple[str, int, str]:
     return (match[1], int(match[2]), match[3]) if match else (name, -1, "")
 
 
-def _details(columns: TestColumns) -> Iterator[str]:
+def _details(columns: TestColumns, limits: Limits) -> Iterator[str]:
     """Message, traceback and earlier attempts of every test that failed or was tried again, up to the limits."""
     wanted = [
         i for i, (c, test) in enumerate(zip(columns.codes, columns.tests, strict=True)) if c in _BAD or test.attempts
     ]
-    left = TEXT_TOTAL
+    left = limits.texts
     shortened = without_text = 0
     yield ',"details":['
-    for position, index in enumerate(wanted[:DETAIL_LIMIT]):
+    for position, index in enumerate(wanted[: limits.details]):
         test = columns.tests[index]
         text = test.text
-        if text is not None and len(text) > TEXT_LIMIT:
-            text = _middle(text, TEXT_LIMIT)
+        if text is not None and len(text) > limits.text:
+            text = _middle(text, limits.text)
             shortened += 1
         if text is not None and len(text) > left:
             text = None
             without_text += 1
         left -= len(text or "")
-        yield ("," if position else "") + script_json(_detail(index, test, text))
-    limits = {"shortened": shortened, "withoutText": without_text, "leftOut": max(0, len(wanted) - DETAIL_LIMIT)}
-    yield f'],"limits":{script_json(limits)}'
+        yield ("," if position else "") + script_json(_detail(index, test, text, limits))
+    left_out = {"shortened": shortened, "withoutText": without_text, "leftOut": max(0, len(wanted) - limits.details)}
+    yield f'],"limits":{script_json(left_out)}'
 
 
-def _detail(index: int, test: TestResult, text: str | None) -> dict[str, Any]:
+def _detail(index: int, test: TestResult, text: str | None, limits: Limits) -> dict[str, Any]:
     detail = {
         "test": index,
-        "message": _middle(test.message, MESSAGE_LIMIT) if test.message else None,
+        "message": _middle(test.message, limits.message) if test.message else None,
         "text": text,
         "file": test.file,
         "line": test.line,
         "attempts": [
-            [CODES[a.outcome], _tick(a.seconds), _middle(a.message, MESSAGE_LIMIT) if a.message else None]
+            [CODES[a.outcome], _tick(a.seconds), _middle(a.message, limits.message) if a.message else None]
             for a in test.attempts
         ],
     }
     return {key: value for key, value in detail.items() if value}
 
 
-def _skips(columns: TestColumns) -> dict[str, Any]:
+def _skips(columns: TestColumns, limits: Limits) -> dict[str, Any]:
     """Why tests were skipped or expected to fail: the reasons, and for each such test its index and its reason's."""
     reasons: dict[str, int] = {}
     tests: list[int] = []
@@ -221,15 +232,15 @@ def _skips(columns: TestColumns) -> dict[str, Any]:
     for index, code in enumerate(columns.codes):
         if code not in "sx":
             continue
-        reason = _middle(columns.tests[index].message or "no reason given", MESSAGE_LIMIT)
-        if reason not in reasons and len(reasons) >= REASON_LIMIT:
+        reason = _middle(columns.tests[index].message or "no reason given", limits.message)
+        if reason not in reasons and len(reasons) >= limits.reasons:
             reason = "other reasons"
         tests.append(index)
         column.append(reasons.setdefault(reason, len(reasons)))
     return {"reasons": list(reasons), "tests": tests, "reason": column}
 
 
-def _coverage(run: RunVerdict) -> dict[str, Any] | None:
+def _coverage(run: RunVerdict, limits: Limits) -> dict[str, Any] | None:
     if run.coverage is None:
         return None
     changed = {file.path for file in run.plan.changes.files or ()}
@@ -244,8 +255,8 @@ def _coverage(run: RunVerdict) -> dict[str, Any] | None:
                 path,
                 len(file.executed),
                 file.statements,
-                line_ranges(file.missing, RANGES_LIMIT),
-                line_ranges(uncovered.get(path, ()), RANGES_LIMIT),
+                line_ranges(file.missing, limits.ranges),
+                line_ranges(uncovered.get(path, ()), limits.ranges),
                 int(path in changed),
             ]
             for path, file in ranked
