@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from orchestrator import bootstrap
+from orchestrator.config import parse_config
+from orchestrator.gather import missing_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -185,9 +187,9 @@ def test_this_project_uses_its_own_action() -> None:
     assert "./" in [step.get("uses") for step in steps(load(ROOT / ".github" / "workflows" / "ci.yml"))]
 
 
-def test_this_projects_tiers_name_folders_that_exist() -> None:
-    tiers = load(ROOT / "ml-tiers.yml")["tiers"]
-    for name, tier in tiers.items():
-        assert [path for path in tier["paths"] if not (ROOT / path).is_dir()] == [], name
-    tested = {path for tier in tiers.values() for path in tier["paths"]}
+def test_this_projects_tiers_are_all_of_its_tests() -> None:
+    path = ROOT / "ml-tiers.yml"
+    config = parse_config(path.read_bytes(), filename=path.name)
+    assert missing_paths(config, ROOT) == []
+    tested = {path for tier in config.tiers.values() for path in tier.paths}
     assert {relative(path) for path in (ROOT / "tests").iterdir() if any(path.glob("test_*.py"))} <= tested
