@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.collect import TIER_FILES, collect_run
@@ -23,7 +23,14 @@ from orchestrator.model import Ending, Outcome, Plan, TierPlan, TierResult, Tier
 from orchestrator.process import Cancellation, ProcessOutcome, supervise
 from orchestrator.progress import Progress
 
+# How the plugin is asked for what it does (plugin/src/pytest_mltiers/__init__.py); without them it does nothing.
 EVENTS_VARIABLE = "MLTIERS_EVENTS"
+CHECKPOINT_VARIABLE = "MLTIERS_CHECKPOINT"
+PER_TEST_VARIABLE = "MLTIERS_PER_TEST"
+GPUS_VARIABLE = "MLTIERS_GPUS"
+
+CHECKPOINT = 4.0  # seconds between copies of what coverage has measured: a stop loses at most five
+_SALVAGE = {Ending.DEADLINE: 20.0, Ending.CANCELLED: 2.0}  # seconds to read them; a cancelled job has few left
 HERE = Path(__file__).resolve().parent
 _GOOD = (Verdict.PASSED, Verdict.FLAKY)
 
@@ -138,7 +145,33 @@ def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
             stacks=folder / "stacks",
             py_spy=_py_spy(tier, place.environment),
         )
-    return _outcome(tier, done)
+    outcome = _outcome(tier, done)
+    if tier.coverage and outcome.ending in _SALVAGE and not (folder / "coverage.json").exists():
+        salvaged = _salvage_coverage(tier, place, folder, timeout=_SALVAGE[outcome.ending])
+        outcome = replace(outcome, notes=(*outcome.notes, salvaged))
+    return outcome
+
+
+def _salvage_coverage(tier: TierPlan, place: Workplace, folder: Path, *, timeout: float) -> str:
+    """Make coverage.json of what the plugin had put aside when the tier was stopped. Returns what to say about it."""
+    parts = [str(part) for part in folder.glob(".coverage*")]
+    data = str(folder / ".coverage")
+    coverage = [tier.command[0], "-m", "coverage"]
+    steps = (
+        [*coverage, "combine", "--keep", f"--data-file={data}", *parts],
+        [*coverage, "json", f"--data-file={data}", "-o", str(folder / "coverage.json")],
+    )
+    until = time.monotonic() + timeout
+    for step in steps if parts else ():
+        done = supervise(
+            step, cwd=place.root, env=tier_environment(tier, place), deadline=max(0.1, until - time.monotonic())
+        )
+        if done.exit_code != 0:
+            break
+    else:
+        if parts:
+            return f"coverage is of up to {CHECKPOINT + 1:g} s before the stop"
+    return "its coverage was lost with the stop"
 
 
 def tier_environment(tier: TierPlan, place: Workplace) -> dict[str, str]:
@@ -146,6 +179,12 @@ def tier_environment(tier: TierPlan, place: Workplace) -> dict[str, str]:
     folder = place.out / tier.name
     env = place.environment.for_tests(tier.env)
     env[EVENTS_VARIABLE] = str(folder / "events.jsonl")
+    if tier.coverage:
+        env[CHECKPOINT_VARIABLE] = f"{CHECKPOINT:g}"
+    if tier.per_test is not None:
+        env[PER_TEST_VARIABLE] = f"{tier.per_test:g}"
+    if tier.gpus:
+        env[GPUS_VARIABLE] = str(tier.gpus)
     env["COVERAGE_FILE"] = str(folder / ".coverage")
     if tier.python is None or tier.python.plugin is None:
         # Found through PYTHONPATH, so that xdist's workers find it too; a copy of the user's own comes first.

@@ -158,6 +158,7 @@ def _tier_plan(name: str, tier: Tier, *, run: bool, reason: str, where: str, req
         needs=tuple(need for need in tier.needs if not request.tiers or need in request.tiers),
         budget=tier.budget,
         queue=tier.queue,
+        per_test=tier.per_test,
         benchmark=tier.benchmark is not None,
         coverage_minimum=tier.coverage.minimum if tier.coverage is not None else None,
     )

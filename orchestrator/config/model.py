@@ -186,7 +186,9 @@ class Tier(_Section, frozen=True, kw_only=True):
         ),
     ] = parse_duration("10m")
     queue: Annotated[Duration, doc("how long a dispatched tier may wait for a runner")] = parse_duration("1h")
-    per_test: Annotated[Duration | None, LATER, doc("how long one test may take")] = None
+    per_test: Annotated[
+        Duration | None, doc("how long one test may take: at that limit it fails by name, and the rest goes on")
+    ] = None
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | Literal["auto"],
         doc(

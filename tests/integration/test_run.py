@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -176,6 +175,32 @@ def test_a_tier_over_its_budget_is_stopped_and_named(project: Make) -> None:
     assert "tests/test_hang.py::test_hang" in "\n".join(tier["reasons"])
     report = (done.folder / ".mltiers/unit/junit.xml").read_text()
     assert report.count("<testcase") == 9
+
+
+def test_the_coverage_of_a_stopped_run_is_kept(project: Make) -> None:
+    files = {
+        **GREEN,
+        "ml-tiers.yml": CONFIG.format(workers=2).replace("60s", "9s"),
+        "tests/test_hang.py": "import time\ndef test_hang(): time.sleep(60)\n",
+    }
+    done = project(files).mltiers("run")
+    tier = done.verdict["tiers"]["unit"]
+    assert tier["verdict"] == "over-budget"
+    assert tier["coverage"]["covered"] == 3
+    assert "coverage is of up to 5 s before the stop" in tier["notes"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_test_over_its_own_limit_fails_by_name_and_the_rest_goes_on(project: Make, workers: int) -> None:
+    files = {
+        **GREEN,
+        "ml-tiers.yml": CONFIG.format(workers=workers) + "    per-test: 1s\n",
+        "tests/test_a_hang.py": "import time\ndef test_hang(): time.sleep(60)\n",
+    }
+    done = project(files).mltiers("run")
+    tier = done.verdict["tiers"]["unit"]
+    assert (tier["verdict"], tier["counts"]["failed"], tier["counts"]["passed"]) == ("failed", 1, 6)
+    assert "tests/test_a_hang.py::test_hang" in "\n".join(tier["reasons"])
 
 
 def test_tests_get_no_token_and_no_way_back_to_the_runner(project: Make, tmp_path: Path) -> None:

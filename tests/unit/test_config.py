@@ -221,7 +221,7 @@ def test_a_key_not_yet_supported_may_be_set_to_its_default() -> None:
 
 def test_every_key_not_yet_supported_is_refused_and_named_in_the_reference() -> None:
     other = {
-        "shards": "auto", "per-test": "5s", "retries": "1", "flaky": "fail", "fit": "true", "defer": "fail",
+        "shards": "auto", "retries": "1", "flaky": "fail", "fit": "true", "defer": "fail",
         "measure": "true", "warm": "false", "preload": "[torch]",
     }  # fmt: skip
     page = reference_markdown()
