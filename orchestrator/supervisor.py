@@ -189,7 +189,7 @@ class Supervisor:
         until = time.monotonic() + self.order["graces"]["kill"]
         left = tree.kill_until_gone(alive=self._alive, gone=self._gone, until=until, wait=self._sleep)
         self._step("gone")
-        return [f"{tree.describe(process)}, state {process.state}" for process in left]
+        return [f"{tree.describe(process)}: {_why_alive(process)}" for process in left]
 
     # -- the tree ---------------------------------------------------------------------------------------------------
 
@@ -335,6 +335,15 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             while os.read(self.wake, 4096):
                 pass
+
+
+def _why_alive(process: tree.Process) -> str:
+    """Why a process that was sent KILL seconds ago is still there."""
+    if process.ending:
+        return "killed, the kernel is still releasing what it held"
+    if process.state == "D":
+        return "waits in the kernel for a device or a disk"
+    return f"state {process.state}, not ours to kill?"
 
 
 def _hurry() -> None:

@@ -19,6 +19,7 @@ import time
 
 LINUX = sys.platform.startswith("linux")
 PR_SET_CHILD_SUBREAPER = 36
+PF_EXITING = 0x4
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,10 +29,19 @@ if TYPE_CHECKING:
 class Process:
     """One row of the process table. ``born`` (clock ticks since boot) tells a process from a later one with its pid."""
 
-    __slots__ = ("born", "group", "name", "parent", "pid", "session", "state")
+    __slots__ = ("born", "ending", "group", "name", "parent", "pid", "session", "state")
 
     def __init__(
-        self, *, pid: int, parent: int, group: int, session: int, state: str = "S", born: str = "", name: str = ""
+        self,
+        *,
+        pid: int,
+        parent: int,
+        group: int,
+        session: int,
+        state: str = "S",
+        born: str = "",
+        name: str = "",
+        ending: bool = False,
     ) -> None:
         self.pid = pid
         self.parent = parent
@@ -40,6 +50,7 @@ class Process:
         self.state = state  # as in ps: R running, S sleeping, D in the kernel, T stopped, Z dead but not yet reaped
         self.born = born
         self.name = name
+        self.ending = ending  # it runs no more code of its own: the kernel takes it apart
 
     @property
     def identity(self) -> tuple[int, str]:
@@ -65,6 +76,7 @@ def parse_stat(text: str) -> Process:
             group=int(fields[2]),
             session=int(fields[3]),
             born=fields[19],
+            ending=bool(int(fields[6]) & PF_EXITING),
         )
     except IndexError as error:
         raise ValueError(f"not a stat line: {text!r}") from error

@@ -105,3 +105,23 @@ def test_the_quick_ones_exist() -> None:
     assert {name for name, *_ in QUICK} <= {culprit.name for culprit in CULPRITS}
     assert len(CULPRITS) >= 25
     assert len({culprit.name for culprit in CULPRITS}) == len(CULPRITS)
+
+
+@pytest.mark.campaign
+def test_native_frames_of_what_does_not_answer(patience: dict[int, float], tmp_path: Path) -> None:
+    py_spy = Path(sys.executable).parent / "py-spy"
+    if not py_spy.exists():
+        pytest.skip("py-spy is not installed")
+    culprit = next(culprit for culprit in CULPRITS if culprit.name == "c-busy-holding-the-gil")
+    seen = observe(
+        culprit,
+        tmp_path,
+        workers=2,
+        deadline=patience[2],
+        containment=Containment.SUBREAPER,
+        py_spy=py_spy,
+    )
+    native = [part for part in seen.outcome.stacks.split("\n\n") if part.startswith("Process ")]
+    assert seen.wall <= patience[2] + PROMISE
+    assert "test_culprit" in "".join(native), seen.outcome.stacks
+    assert seen.alive == ()

@@ -23,6 +23,11 @@ def test_a_name_cannot_forge_its_line(name: str) -> None:
     assert (process.group, process.session, process.born) == (4711, 4711, "987654")
 
 
+@pytest.mark.parametrize(("flags", "ending"), [("4194560", False), ("4194564", True)])
+def test_who_is_being_taken_apart(flags: str, ending: bool) -> None:
+    assert parse_stat(STAT.format(name="x").replace("4194560", flags)).ending is ending
+
+
 @pytest.mark.parametrize("text", ["", "4711", "4711 (x)", "4711 (x) S 1 2 3", "x (x) " + "1 " * 30])
 def test_what_is_no_stat_line(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
