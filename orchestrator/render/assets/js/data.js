@@ -5,7 +5,7 @@ const tests = data.tests;
 const total = tests.names.length;
 const BAD = "feu";
 
-const nodeId = (i) => data.tests.heads[tests.head[i]] + tests.names[i];
+const nodeId = (i) => tests.heads[tests.head[i]] + tests.names[i];
 const code = (i) => tests.codes[i];
 const outcome = (i) => data.outcomes[tests.codes[i]];
 const seconds = (i) => tests.took[i] / data.ticks;

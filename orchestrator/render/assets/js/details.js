@@ -4,8 +4,8 @@ const EXCERPT = 14; // lines of a traceback before the rest is folded
 
 /** A node id with the file quiet and the test's own name plain. */
 const testName = (i) => {
-  const head = h("span", { class: "head" }, data.tests.heads[tests.head[i]]);
-  return h("code", { class: "test-name" }, head, h("span", { class: "tail" }, tests.names[i]));
+  const head = h("span", { class: "head" }, oneLine(tests.heads[tests.head[i]]));
+  return h("code", { class: "test-name" }, head, h("span", { class: "tail" }, oneLine(tests.names[i])));
 };
 
 const outcomeMark = (i) => h("span", { class: `v v-${outcome(i)}` }, icon(outcome(i)), outcome(i));

@@ -153,6 +153,9 @@ const visible = (text) =>
       return number.length <= 4 ? `\\u${number.padStart(4, "0")}` : `\\U${number.padStart(8, "0")}`;
     });
 
+/** The same on one line. */
+const oneLine = (text) => visible(text).replaceAll("\n", "\\n").replaceAll("\t", "\\t");
+
 /** One word of a shell's command line. */
 function shellWord(text) {
   if (/^[\w./:=@%+,-]+$/.test(text)) return text;

@@ -132,8 +132,8 @@ function testList() {
     row.className = `row v-${outcome(i)}`;
     mark.replaceChildren(icon(outcome(i)), h("span", null, outcome(i)));
     name.replaceChildren(...testName(i).childNodes);
-    tier.textContent = tierOf(i).name;
-    worker.textContent = visible(workerOf(i) ?? "");
+    tier.textContent = oneLine(tierOf(i).name);
+    worker.textContent = oneLine(workerOf(i) ?? "");
     time.textContent = duration(seconds(i));
   }
 
