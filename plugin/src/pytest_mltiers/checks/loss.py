@@ -48,7 +48,7 @@ def _noise_like(outputs: Any, generator: torch.Generator, scale: float = 1.0) ->
     def noise(t: Tensor) -> Tensor:
         if not t.is_floating_point():
             return t
-        return scale * torch.randn(t.shape, generator=generator, dtype=t.dtype)
+        return scale * torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device)
 
     return map_tensors(noise, outputs)
 
@@ -164,7 +164,7 @@ def duplicate_invariant(
 def local(loss: Loss, outputs: Any, targets: Any, *, tolerance: float = 1e-3) -> None:
     """A row's gradient does not depend on the other rows' targets and outputs, and no row's gradient is zero.
 
-    ``outputs`` (N, ...) are random; for each of the first 4 rows all other rows are exchanged. Relative ``tolerance``
+    ``outputs`` (N, ...) are random; for each of the first 4 rows all others become one row. Relative ``tolerance``
     of the row's own gradient. Does not apply to losses that compare rows (``separable=False``).
     """
     size = batch_size(outputs)
@@ -179,9 +179,8 @@ def local(loss: Loss, outputs: Any, targets: Any, *, tolerance: float = 1e-3) ->
             fix="use every row; do not index or detach before the reduction",
         )
     for row in range(min(4, size)):
-        others = [i for i in range(size) if i != row]
-        order = others[1:] + others[:1]
-        index = torch.tensor([*order[:row], row, *order[row:]])
+        index = torch.full((size,), (row + 1) % size)  # all others alike: an exchange among them would keep every sum
+        index[row] = row
         moved = _row_gradients(loss, take(outputs, index, size), take(targets, index, size))
         for before, after in zip(base, moved, strict=True):
             gap = distance(before[row], after[row])

@@ -40,7 +40,7 @@ def _replaced(inputs: Any, where: Tensor) -> Any:
     def other(tensor: Tensor) -> Tensor:
         if tensor.dtype == torch.bool or tensor.ndim < 2 or tensor.shape[:2] != where.shape:
             return tensor
-        chosen = where.reshape(*where.shape, *[1] * (tensor.ndim - 2))
+        chosen = where.to(tensor.device).reshape(*where.shape, *[1] * (tensor.ndim - 2))
         if tensor.is_floating_point():
             return torch.where(chosen, tensor.roll(1, 0) + 1.0 + torch.randn_like(tensor), tensor)
         fresh = tensor.roll(1, 0)
