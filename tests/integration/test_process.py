@@ -324,7 +324,7 @@ def test_a_signal_to_the_entry_process_alone_stops_everything(number: signal.Sig
         began = time.monotonic()
         process.send_signal(number)
         said, _ = process.communicate(timeout=20)
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 4  # its own end included; the stop itself is timed in what it says
     assert said == f"cancelled received {number.name} True 0\n"
     assert gone(orphan)
 
