@@ -14,7 +14,6 @@ the group before its parent died is not found.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import fcntl
 import json
@@ -30,17 +29,17 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any
 
 from orchestrator import tree
 from orchestrator.errors import InfrastructureError
 from orchestrator.model import Ending
+from orchestrator.output import Output
 
 STACKS_VARIABLE = "MLTIERS_STACKS"
 """Names the folder in which ``pytest_mltiers.stacks`` opens one file per process, for faulthandler to write to."""
 
 LOG_LIMIT = 50 * 1024 * 1024
-TAIL_BYTES = 64 * 1024
 STACKS_LIMIT = 64 * 1024
 NUDGE = 0.25  # how late the supervisor may be before we take it for stopped and wake it
 OVERDUE = 0.75  # and how much later we take it for dead
@@ -311,7 +310,7 @@ class _Supervisor:
                     elif key.fd == self._status:
                         piece = os.read(self._status, 65536)
                         *lines, pending = (pending + piece).split(b"\n")
-                        reports.update((message["event"], message) for message in map(json.loads, lines))
+                        reports.update((message["event"], message) for message in map(_message, lines))
                         if not piece:
                             # What the tree wrote last is in the pipe by now; a survivor may write for ever.
                             output.drain(self._output)
@@ -319,6 +318,15 @@ class _Supervisor:
                     else:
                         selector.unregister(key.fileobj)
                         due = min(due or math.inf, time.monotonic() + NUDGE)
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    """One report. Whatever else has been written where only the supervisor should write is no report."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        message = None
+    return message if isinstance(message, dict) and isinstance(message.get("event"), str) else {"event": "unknown"}
 
 
 def _lost(
@@ -378,72 +386,3 @@ class _Orphans:
             if process.identity not in self.seen:
                 self.seen[process.identity] = tree.describe(process)
         return found
-
-
-class Output:
-    """Where a command's output goes: a log up to its limit, lines to a callback, the last bytes for the report."""
-
-    def __init__(self, *, log: BinaryIO | None, limit: int, on_line: Callable[[str], None] | None) -> None:
-        self.total = 0
-        self._log = log
-        self._limit = limit
-        self._on_line = on_line
-        self._tail = b""
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._line = ""
-
-    def read(self, fd: int) -> bool:
-        """Take what is there. False: there will be no more."""
-        try:
-            data = os.read(fd, 1 << 16)
-        except BlockingIOError:
-            return True
-        self._take(data)
-        return bool(data)
-
-    def drain(self, fd: int, *, most: int = 1 << 21) -> None:
-        """Take what is there, but not what somebody keeps adding."""
-        end = self.total + most
-        while self.total < end:
-            before = self.total
-            if not self.read(fd) or self.total == before:
-                return
-
-    def close(self) -> None:
-        """The last line may have no end."""
-        self._lines(self._decoder.decode(b"", final=True))
-        if self._line and self._on_line:
-            self._on_line(self._line)
-        if self._log is not None and self.total > self._limit:
-            note = f"\n[mltiers: {self.total - self._limit} more bytes were printed and are not kept]\n"
-            self._log.write(note.encode())
-
-    def tail(self) -> str:
-        """The last complete lines, at most TAIL_BYTES of them."""
-        text = self._tail[-TAIL_BYTES:]
-        if self.total > len(text):
-            text = text.partition(b"\n")[2] or text
-        return text.decode("utf-8", "replace")
-
-    def _take(self, data: bytes) -> None:
-        room = self._limit - self.total
-        self.total += len(data)
-        self._tail += data
-        if len(self._tail) > 8 * TAIL_BYTES:
-            self._tail = self._tail[-TAIL_BYTES:]
-        if room <= 0:
-            return  # an endless output is read so that it blocks nobody, and that is all
-        if self._log is not None:
-            self._log.write(data[:room])
-            self._log.flush()
-        if self._on_line is not None:
-            self._lines(self._decoder.decode(data))
-
-    def _lines(self, text: str) -> None:
-        *complete, self._line = (self._line + text).split("\n")
-        if len(self._line) > TAIL_BYTES:
-            complete.append(self._line)
-            self._line = ""
-        if self._on_line is not None:
-            for line in complete:
-                self._on_line(line.rstrip("\r"))

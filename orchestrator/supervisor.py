@@ -13,6 +13,7 @@ lines of JSON (``started``, ``stopping``, ``ended``). Standard error: the comman
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -33,7 +34,6 @@ handler, and used by nobody's training code (unlike USR1, which Lightning and SL
 LEFTOVER_GRACE = 0.3  # what a helper process may take to notice that its parent has ended
 PY_SPY_AFTER = 0.5  # who has not reacted to INT by then is asked from outside
 PY_SPY_MOST = 4
-SETTLE = 0.02
 
 
 class Supervisor:
@@ -316,6 +316,8 @@ class Supervisor:
             os.execvpe(self.order["command"][0], self.order["command"], self.order["env"])  # noqa: S606
         except OSError as error:
             os.write(error_write, f"{error.errno} {error.filename or ''}".encode("utf-8", "replace"))
+        except ValueError:  # a null byte, which no command, folder or environment can hold
+            os.write(error_write, f"{errno.EINVAL} ".encode())
         finally:
             os._exit(127)
 

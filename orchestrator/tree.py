@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -170,7 +171,7 @@ def send(process: Process, number: int) -> bool:
     except AttributeError:
         return _kill(process.pid, number)  # macOS
     except OSError as error:
-        return _kill(process.pid, number) if error.errno == 38 else False  # ENOSYS: a kernel before 5.3
+        return _kill(process.pid, number) if error.errno == errno.ENOSYS else False
     try:
         # The pidfd holds whoever has the pid *now*: only if that is still the process we saw is it the right one.
         if process.born and parse_stat(_read(f"/proc/{process.pid}/stat")).born != process.born:

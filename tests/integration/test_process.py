@@ -90,6 +90,13 @@ def test_it_cannot_be_started(tmp_path: Path) -> None:
         assert outcome.reason.endswith(reason)
 
 
+def test_a_null_byte_cannot_be_started() -> None:
+    for command, env in ((["/bin/echo", "a\0b"], {}), (["/bin/echo"], {"A": "a\0b"})):
+        outcome = supervise(command, cwd=Path("/"), env=env)
+        assert outcome.ending is Ending.NOT_STARTED
+        assert outcome.reason == "/bin/echo: Invalid argument"
+
+
 def test_the_deadline_stops_it() -> None:
     outcome = python("import time; time.sleep(60)", deadline=0.5)
     assert outcome.ending is Ending.DEADLINE
