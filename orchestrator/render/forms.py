@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from orchestrator.judge import floor_percent
-from orchestrator.model import Counts, RunVerdict, Verdict
+from orchestrator.model import Counts, KnownGap, RunVerdict, Verdict
 from orchestrator.render.words import visible
 
 VERDICT_WORDS = {verdict: verdict.value.capitalize().replace("-", " ") for verdict in Verdict}
@@ -72,6 +72,15 @@ def headline(run: RunVerdict) -> str:
     (word, number), *rest = parts
     first = "stopped by infrastructure" if word == "infrastructure" else word
     return ", ".join([f"{many(number, 'tier')} {first}", *(f"{n} {w}" for w, n in rest)])
+
+
+def gap_words(gap: KnownGap) -> str:
+    """What became of a part of the source that the configuration says no test reaches."""
+    if not gap.found:
+        return "there is no such file or function in what was measured: take it out of known-gaps"
+    if gap.lines and gap.covered == gap.lines:
+        return f"no longer one, every line of it is covered: take it out of known-gaps"
+    return f"{many(gap.lines, 'line')} not counted"
 
 
 def line_ranges(lines: Iterable[int], limit: int) -> str:

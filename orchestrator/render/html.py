@@ -130,6 +130,8 @@ def _facts(run: RunVerdict) -> Iterator[tuple[str, str]]:
         ref = f" on {event.ref.removeprefix('refs/heads/')}" if event.ref else ""
         yield "Event", _e(("local run" if event.name == "local" else event.name.replace("_", " ")) + ref)
     yield "Configuration", f"<code>{_e(run.plan.config_path)}</code>"
+    if run.plan.partial:
+        yield "Scope", "the tiers asked for by name"
     starts = [tier.result.started for tier in run.tiers if tier.result and tier.result.started is not None]
     if starts and (when := _utc(min(starts))):
         yield "Started", f'<time datetime="{when.replace(" ", "T")}Z">{when} UTC</time>'
@@ -143,14 +145,15 @@ def _figures(run: RunVerdict, counts: Counts) -> Iterator[tuple[str, str, str, s
     yield "Failing", f"{counts.bad:,}", "", "bad" if counts.bad else ""
     yield "Skipped", f"{counts.skipped:,}", "", ""
     if run.coverage is not None:
-        minimum = run.plan.coverage_minimum
+        # Thresholds are for all tiers of the event: see judge.
+        minimum = None if run.plan.partial else run.plan.coverage_minimum
         got = run.coverage.percent
         beside = f"minimum {minimum:g}%" if minimum is not None else f"{run.coverage.statements:,} lines"
         yield "Coverage", percent(got), beside, "bad" if minimum is not None and (got or 0) < minimum else ""
     elif run.coverage_note:
         yield "Coverage", "unknown", one_line(run.coverage_note), ""
     if run.patch is not None:
-        wanted = run.plan.coverage_patch
+        wanted = None if run.plan.partial else run.plan.coverage_patch
         got = run.patch.percent
         beside = f"{run.patch.covered:,} of {run.patch.measured:,}"
         beside += f", minimum {wanted:g}%" if wanted is not None else ""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.model import Benchmark, Counts, RunVerdict, TestOutcome, TestResult, TierVerdict
-from orchestrator.render.forms import line_ranges
+from orchestrator.render.forms import gap_words, line_ranges
 
 TICKS = 10_000  # per second
 
@@ -262,6 +262,7 @@ def _coverage(run: RunVerdict, limits: Limits) -> dict[str, Any] | None:
             for path, file in ranked
         ],
         "branches": [run.coverage.branch_covered, run.coverage.branch_total],
+        "gaps": [[gap.name, gap_words(gap)] for gap in run.known_gaps],
     }
 
 

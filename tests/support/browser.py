@@ -40,7 +40,7 @@ def launched() -> Iterator[Any]:
             browser.close()
 
 
-def screenshot(report: Path, picture: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+def screenshot(report: Path, picture: Path, *, width: int = 1200, height: int = 1330, dark: bool = False) -> None:
     """The top of a report as a PNG: ``python -m tests.support.browser REPORT.html PICTURE.png``."""
     with launched() as browser:
         context = browser.new_context(

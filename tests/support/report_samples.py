@@ -16,6 +16,7 @@ from orchestrator.model import (
     Event,
     FileCoverage,
     GithubRun,
+    KnownGap,
     PatchCoverage,
     Plan,
     PullRequest,
@@ -483,5 +484,6 @@ def sample_run() -> RunVerdict:
         tiers=tiers,
         reasons=("coverage of the change is 63.1%, below 80%",),
         coverage=coverage,
+        known_gaps=(KnownGap(name="src/models/cuda_ops.py::fused_attention", lines=21, covered=0),),
         patch=PatchCoverage(covered=12, measured=19, uncovered=uncovered),
     )

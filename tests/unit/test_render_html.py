@@ -22,6 +22,7 @@ from orchestrator.model import (
     Coverage,
     Event,
     FileCoverage,
+    KnownGap,
     PatchCoverage,
     RunVerdict,
     TestOutcome,
@@ -385,6 +386,28 @@ def test_the_same_run_gives_the_same_bytes() -> None:
 def test_the_size_of_many_tests_is_that_of_their_names_and_numbers() -> None:
     small, large = (len(render_html(big_run(count, failing=0.0))) for count in (1_000, 11_000))
     assert (large - small) / 10_000 < 40
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [
+        (KnownGap(name="a.py::f", lines=21, covered=0), "21 lines not counted"),
+        (KnownGap(name="a.py", lines=1, covered=1), "no longer one, every line of it is covered"),
+        (KnownGap(name="gone.py", lines=0, covered=0, found=False), "there is no such file or function"),
+    ],
+)
+def test_known_gaps_are_shown_as_such(gap: KnownGap, said: str) -> None:
+    ((name, words),) = data_of(replace(sample_run(), known_gaps=(gap,)))["coverage"]["gaps"]
+    assert name == gap.name
+    assert words.startswith(said)
+
+
+def test_a_run_of_named_tiers_is_held_to_no_threshold() -> None:
+    run = sample_run()
+    partial = Page(render_html(replace(run, plan=replace(run.plan, partial=True)))).words
+    assert "the tiers asked for by name" in partial
+    assert "minimum 80%" in Page(render_html(run)).words
+    assert "minimum 80%" not in partial
 
 
 def test_unknown_changes_mark_no_file() -> None:

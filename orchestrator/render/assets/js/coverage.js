@@ -33,8 +33,10 @@ function coverageSection() {
     missedLines(path, missing),
   ];
   const [branches, allBranches] = coverage.branches;
+  const gaps = coverage.gaps.map(([name, said]) => h("li", null, "Known gap ", h("code", null, name), `: ${said}`));
   section("coverage", "Coverage", null,
     allBranches ? h("p", { class: "quiet" }, `Branches: ${percent(branches, allBranches)} of ${whole(allBranches)}.`) : null,
+    gaps.length ? h("ul", { class: "reasons quiet" }, ...gaps) : null,
     ...longTable("Coverage of each file", columns, coverage.files, row, 25, "files"),
   );
 }

@@ -116,9 +116,9 @@ function testList() {
   let active = 0;
   let height = 28;
   let scale = 1; // virtual pixels per scrolled pixel; 1 unless the list is taller than a browser allows
-  const body = h("div", { class: "rows", role: "rowgroup" });
+  const body = h("div", { class: "rows", role: "none" });
   const head = h("div", { class: "row head", role: "row" }, ...["Outcome", "Test", "Tier", "Worker", "Time"].map((name) => h("span", { role: "columnheader" }, name)));
-  const view = h("div", { class: "viewport", tabindex: "-1" }, body);
+  const view = h("div", { class: "viewport", role: "rowgroup", tabindex: "-1" }, body);
   const node = h("div", { class: "grid", role: "grid", "aria-label": "All tests", "aria-describedby": "tests-help" }, h("div", { role: "rowgroup" }, head), view);
   const help = h("p", { class: "sr", id: "tests-help" }, "Arrow keys move between tests, Enter opens one, Control+C copies its node id.");
 

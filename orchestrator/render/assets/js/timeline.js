@@ -47,7 +47,8 @@ function timelineSection() {
   section("timeline", "Timeline", null,
     h("p", { class: "quiet legend" },
       h("span", { class: "key ran" }, "test"), h("span", { class: "key bad" }, "failed"), h("span", { class: "key skipped" }, "skipped"),
-      h("span", { class: "key idle" }, "idle"), "Drag to zoom, double-click to zoom out, click a test to open it."),
+      h("span", { class: "key idle" }, "idle"),
+      h("span", { class: "mouse" }, "Drag to zoom, double-click to zoom out. "), "Click a test to open it."),
     ...figures.map(({ node }) => node),
   );
   const watch = new IntersectionObserver((entries) => {
