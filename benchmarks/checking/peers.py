@@ -127,8 +127,8 @@ def _pytest_torch(parts: Parts) -> Iterator[Check]:
 
     def healthy() -> None:
         run = theirs.run_training(setup, batches[0], step, steps=20)
-        limit = parts.get("clip_norm")
-        run.assert_healthy(max_grad_norm=limit * 1.001 if limit else None, min_relative_decrease=0.05)
+        limit, every = parts.get("clip_norm"), parts.get("accumulate", 1)
+        run.assert_healthy(max_grad_norm=limit * 1.001 if limit else None, min_relative_decrease=0.05, every=every)
 
     def coverage() -> None:
         state = setup()
