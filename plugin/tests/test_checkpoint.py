@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("pytest_cov")
 
+campaign = pytest.mark.campaign  # of the whole project's tests: exhaustive, in `make test-all` only
 SOURCE = Path(__file__).parents[1] / "src"
 SUBJECT = """
 def early():
@@ -74,7 +75,7 @@ def executed(folder: Path, name: str = "subject.py") -> list[int]:
 
 
 HANGING = """
-import ctypes, os, subject, time
+import ctypes, os, pathlib, subject, time
 
 def test_early():
     subject.early()
@@ -85,11 +86,13 @@ def test_hangs():
     open("up", "w").write(str(os.getpid()))
     {hang}
 """
-WAIT_FOR_CHECKPOINT = "while not any('checkpoint' in f for f in os.listdir('.')): time.sleep(0.01)"
+# Three: one may have begun before.
+WAIT_FOR_CHECKPOINT = (
+    "times = set()\n    while len(times) < 3: times |= {f.stat().st_mtime_ns for f in pathlib.Path().glob('.c*.ch*')}"
+)
 
 
-@pytest.mark.parametrize("branch", [False, True])
-@pytest.mark.parametrize("xdist", [False, True])
+@pytest.mark.parametrize(("branch", "xdist"), [(False, False), (True, True)])
 def test_what_was_executed_before_a_kill_is_kept(branch: bool, xdist: bool, tmp_path: Path) -> None:
     suite(tmp_path, SUBJECT, HANGING.format(before=WAIT_FOR_CHECKPOINT, hang="ctypes.PyDLL(None).sleep(60)"))
     os.mkfifo(tmp_path / "up")
@@ -122,7 +125,16 @@ def test_pytest_cov_alone_loses_everything_then(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".coverage*"))
 
 
-@pytest.mark.parametrize("args", [(), ("--cov-branch",), ("--cov-context=test",), ("-p", "xdist", "-n2")], ids=" ".join)
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        pytest.param(("--cov-branch",), marks=campaign),
+        pytest.param(("--cov-context=test",), marks=campaign),
+        pytest.param(("-p", "xdist", "-n2"), marks=campaign),
+    ],
+    ids=" ".join,
+)
 def test_a_run_that_ends_well_measures_the_same(args: tuple[str, ...], tmp_path: Path) -> None:
     test = "import subject\n" + "".join(f"def test_{n}(): subject.straight()\n" for n in range(3))
     found = []
@@ -139,8 +151,8 @@ def test_a_run_that_ends_well_measures_the_same(args: tuple[str, ...], tmp_path:
 
 def test_a_session_inside_a_session_leaves_it_alone(tmp_path: Path) -> None:
     inner = "def test_inner(pytester):\n pytester.makepyfile('def test_it(): pass')\n pytester.runpytest_inprocess()\n"
-    test = f"import os, subject, time\npytest_plugins = ['pytester']\n{inner}"
-    test += f"def test_hangs():\n subject.late()\n {WAIT_FOR_CHECKPOINT}\n os.kill(os.getpid(), 9)\n"
+    test = f"import os, pathlib, subject\npytest_plugins = ['pytester']\n{inner}"
+    test += f"def test_hangs():\n    subject.late()\n    {WAIT_FOR_CHECKPOINT}\n    os.kill(os.getpid(), 9)\n"
     suite(tmp_path, SUBJECT, test)
     args = command("-p", "pytester")
     subprocess.run(args, cwd=tmp_path, env=environment(tmp_path, "0.2"), check=False, stdout=-3)

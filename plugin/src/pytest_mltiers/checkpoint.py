@@ -94,9 +94,11 @@ class Checkpoints:
             if len(values) != self.written.get(name):
                 fresh[name] = values.copy()
         if not fresh:
+            with suppress(FileNotFoundError):
+                os.utime(self.path)  # nothing was executed since: as good as now
             return
         if self.data is None:
-            self.data = CoverageData(basename=os.path.join(os.path.dirname(self.path), f".part-{os.getpid()}"))  # noqa: PTH118, PTH120
+            self.data = CoverageData(basename=os.path.join(os.path.dirname(self.path), f".coverage-part-{os.getpid()}"))  # noqa: PTH118, PTH120
         self.data.set_context(context)
         if collector.branch:
             self.data.add_arcs(collector.mapped_file_dict({name: arcs(values) for name, values in fresh.items()}))
