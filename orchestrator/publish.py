@@ -47,7 +47,7 @@ def publish(
     ``comment``: on-change, always or never. ``prefix``: the configuration's folder from the repository's top.
     """
     links = Links(run=run.plan.event.run.url if run.plan.event.run is not None else None)
-    report = write_files(run, out=out, links=links)
+    report = write_files(run, out=out, prefix=prefix, links=links)
     if environment.in_actions:
         for line in render_annotations(run, prefix=prefix):
             print(line, file=talk)
@@ -60,14 +60,14 @@ def publish(
     return Published(run=run, report=report, comment_url=url)
 
 
-def write_files(run: RunVerdict, *, out: Path, links: Links) -> Path:
+def write_files(run: RunVerdict, *, out: Path, prefix: str, links: Links) -> Path:
     """plan.json, verdict.json, comment.md and report.html; returns the report's path."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "plan.json", plan_document(run.plan))
     write_json(out / "verdict.json", verdict_document(run))
     _write_text(out / "comment.md", render_comment(run, links=links))
     report = out / "report.html"
-    _write_text(report, render_html(run))
+    _write_text(report, render_html(run, prefix=prefix))
     return report
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.judge import floor_percent
-from orchestrator.model import Ending, KnownGap, RunVerdict, TestOutcome, TestResult, TierVerdict, Verdict
+from orchestrator.model import Ending, RunVerdict, TestOutcome, TestResult, TierVerdict, Verdict
+from orchestrator.render.forms import gap_words
 from orchestrator.render.words import (
     SYMBOLS,
     budget,
@@ -149,7 +150,7 @@ def _coverage(run: RunVerdict, detail: _Detail) -> Iterator[str]:
         said += " · the change touches no measured line"
     yield said
     if run.known_gaps:
-        yield "\n".join(f"- known gap {code(gap.name)}: {_gap(gap)}" for gap in run.known_gaps[: detail.tiers])
+        yield "\n".join(f"- known gap {code(gap.name)}: {gap_words(gap)}" for gap in run.known_gaps[: detail.tiers])
     if patch is not None and patch.uncovered and detail.uncovered:
         listed = sorted(patch.uncovered.items())[: detail.uncovered]
         rows = [f"- {code(path)}: {_ranges(lines)}" for path, lines in listed]
@@ -157,14 +158,6 @@ def _coverage(run: RunVerdict, detail: _Detail) -> Iterator[str]:
             rows.append(f"- and {plural(hidden, 'more file')}")
         lines = sum(len(numbers) for numbers in patch.uncovered.values())
         yield _details(f"{plural(lines, 'changed line')} not covered", "\n".join(rows))
-
-
-def _gap(gap: KnownGap) -> str:
-    if not gap.found:
-        return "there is no such file or function in what was measured: take it out of known-gaps"
-    if gap.lines and gap.covered == gap.lines:
-        return f"no longer one, all its {plural(gap.lines, 'line')} are covered: take it out of known-gaps"
-    return f"{plural(gap.lines, 'line')} not counted"
 
 
 def _failures(run: RunVerdict, detail: _Detail) -> Iterator[str]:

@@ -79,7 +79,7 @@ def gap_words(gap: KnownGap) -> str:
     if not gap.found:
         return "there is no such file or function in what was measured: take it out of known-gaps"
     if gap.lines and gap.covered == gap.lines:
-        return f"no longer one, every line of it is covered: take it out of known-gaps"
+        return "no longer one, every line of it is covered: take it out of known-gaps"
     return f"{many(gap.lines, 'line')} not counted"
 
 
