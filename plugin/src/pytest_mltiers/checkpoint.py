@@ -36,7 +36,9 @@ class Checkpoints:
     """Writes what coverage.py has collected so far, again and again, from a thread."""
 
     def __init__(self, path: str, interval: float) -> None:
-        self.path = f"{os.path.abspath(path)}.checkpoint.{os.getpid()}"  # noqa: PTH100 -- resolve() would follow links
+        whole = os.path.abspath(path)  # noqa: PTH100 -- resolve() would follow links
+        self.path = f"{whole}.checkpoint.{os.getpid()}"
+        self.part = f"{whole}-part-{os.getpid()}"  # not a name that `coverage combine` looks for
         self.interval = interval
         self.context: str | None = None
         self.written: dict[str, int] = {}  # file → how many lines or arcs of it, in this context
@@ -55,6 +57,10 @@ class Checkpoints:
         self.over.set()
         with self.lock:
             self.complete = outcome.excinfo is None
+            if self.complete and self.data is not None:
+                self.data.close()
+                with suppress(OSError):
+                    os.unlink(self.part)  # noqa: PTH108
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
@@ -98,15 +104,15 @@ class Checkpoints:
                 os.utime(self.path)  # nothing was executed since: as good as now
             return
         if self.data is None:
-            self.data = CoverageData(basename=os.path.join(os.path.dirname(self.path), f".coverage-part-{os.getpid()}"))  # noqa: PTH118, PTH120
+            self.data = CoverageData(basename=self.part)
         self.data.set_context(context)
         if collector.branch:
             self.data.add_arcs(collector.mapped_file_dict({name: arcs(values) for name, values in fresh.items()}))
         else:
             self.data.add_lines(collector.mapped_file_dict(fresh))
         self.data.write()
-        copy = f"{self.data.base_filename()}.copy"
-        shutil.copyfile(self.data.data_filename(), copy)
+        copy = f"{self.part}-copy"
+        shutil.copyfile(self.part, copy)
         os.replace(copy, self.path)  # noqa: PTH105 -- never half a file, whenever we are killed
         self.written.update({name: len(values) for name, values in fresh.items()})
 
