@@ -24,6 +24,20 @@ def test_importing_the_plugin_imports_neither_torch_nor_numpy():
     assert done.stdout.strip() == "[]"
 
 
+def test_without_torch_a_check_says_how_to_get_it():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from pytest_mltiers import checks\n"
+        "checks.rate_at_least(2995, 2995, 0.999)\n"
+        "checks.causal"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(randomness.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.stderr.splitlines()[-1] == (
+        'ImportError: checks.causal needs torch: pip install "pytest-mltiers[torch]"'
+    )
+
+
 def test_every_public_check_can_be_imported():
     from pytest_mltiers import checks
 

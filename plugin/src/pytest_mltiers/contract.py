@@ -43,12 +43,11 @@ def contract() -> tuple[Item, ...]:
 
 def missing(item: Item, subject: Subject) -> str | None:
     """Why a check does not apply to a subject by its fields alone; None if it may apply."""
-    unset = [name for name in item.needs if _unset(getattr(subject, name), name)]
+    unset = [name for name in item.needs if _unset(getattr(subject, name))]
     return f"the subject has no {' and no '.join(f'`{n}`' for n in unset)}" if unset else None
 
 
-def _unset(value: Any, name: str) -> bool:
-    del name
+def _unset(value: Any) -> bool:
     return value is None or value is False or (isinstance(value, tuple) and not value)
 
 

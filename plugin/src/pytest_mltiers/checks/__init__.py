@@ -95,7 +95,12 @@ __all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - held to _HOME on purpose
 
 def __getattr__(name: str) -> Any:
     if name in _MODULE_OF:
-        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        try:
+            value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise ImportError(f'checks.{name} needs torch: pip install "pytest-mltiers[torch]"') from error
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no check {name!r}")
