@@ -70,7 +70,7 @@ def _summary(results: Results, correct: Mapping[str, Entry]) -> str:
     )
     for row in _rows(results, "example"):
         if "seconds" in row:
-            speed = f"{row['seconds']} s for {row['tests']} tests, one core"
+            speed = f"{row['seconds']} s on one core ({row['outcome'].partition(' in ')[0]})"
             lines.append(f"| whole `ModelContract` on the example's transformer | {speed} |")
     return "\n".join(lines) + "\n"
 
