@@ -23,6 +23,9 @@ from pytest_mltiers import stacks
 stacks.enable(sys.argv[1])
 """
 
+# Without what an outer pytest (under xdist, or mltiers itself) has set for its own.
+OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_", "MLTIERS_"))}
+
 
 @contextmanager
 def running(code: str, directory: Path, **env: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
@@ -31,7 +34,7 @@ def running(code: str, directory: Path, **env: str) -> Iterator[tuple[subprocess
         [sys.executable, "-c", BEGIN + code, str(directory)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **env},
+        env={**OUTSIDE, **env},
     ) as process:
         assert process.stdout
         pids = [int(word) for word in process.stdout.readline().split()]
@@ -128,7 +131,7 @@ def test_pytest_answers_from_its_first_conftest_on(xdist: bool, tmp_path: Path) 
     stacks.mkdir()
     command = [sys.executable, "-m", "pytest", "-p", "pytest_mltiers", *(["-p", "xdist", "-n1"] if xdist else [])]
     env = {
-        **os.environ,
+        **OUTSIDE,
         "PYTHONPATH": str(SOURCE),
         "MLTIERS_STACKS": str(stacks),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
