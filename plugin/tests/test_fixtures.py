@@ -43,6 +43,7 @@ def test_every_public_check_can_be_imported():
 
     for name in checks.__all__:
         assert callable(getattr(checks, name)), name
+        assert getattr(checks, name).__doc__, f"{name} has no docstring"
     with pytest.raises(AttributeError, match="no check 'nonsense'"):
         _ = checks.nonsense
 
