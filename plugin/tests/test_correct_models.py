@@ -241,6 +241,15 @@ SUBJECTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Models this small wait for threads longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def alarms(name, seed):
     return [(o.name, o.message) for o in examine(SUBJECTS[name], seed=seed) if o.status == "failed"]
 
