@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from orchestrator import __version__
-from orchestrator.errors import Cancelled, ExitCode, MltiersError, UsageError
+from orchestrator.console import open_streams, say
+from orchestrator.errors import ConfigError, ExitCode, InfrastructureError, MltiersError, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.environment import Environment
@@ -27,20 +29,20 @@ DESCRIPTION = "Tiered tests for ML code: what runs when, where, inside which bud
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the command. Returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    open_streams()
     try:
-        return int(arguments.command(arguments))
-    except Cancelled as error:
-        _talk(f"mltiers: {error}")
-        return ExitCode.CANCELLED
+        arguments = _parser().parse_args(argv)
+    except SystemExit as end:  # --help, --version, or a command line that is none
+        say("")
+        return end.code if isinstance(end.code, int) else ExitCode.USAGE
+    try:
+        code = int(arguments.command(arguments))
+        say("")
+        return code
     except MltiersError as error:
-        _talk(str(error) if isinstance(error, UsageError) and "\n" in error.message else f"mltiers: {error}")
-        return error.exit_code
+        return _failed(error, as_json=getattr(arguments, "json", False))
     except KeyboardInterrupt:
         return ExitCode.CANCELLED
-    except BrokenPipeError:  # `mltiers plan | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.FAILED
     except OSError as error:
         _talk(f"mltiers: {error}")
         return ExitCode.INFRASTRUCTURE
@@ -50,6 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _talk("  set MLTIERS_DEBUG=1 for the traceback, and please report it")
         return ExitCode.INFRASTRUCTURE
+
+
+def _failed(error: MltiersError, *, as_json: bool) -> ExitCode:
+    """An expected failure, in words and, where one JSON document was asked for, as that document."""
+    problems = error.problems if isinstance(error, ConfigError) else (str(error),)
+    for problem in problems:
+        _talk(problem if isinstance(error, ConfigError) else f"mltiers: {problem}")
+    if as_json:
+        with contextlib.suppress(InfrastructureError):
+            say(json.dumps({"version": 1, "exit_code": int(error.exit_code), "errors": list(problems)}) + "\n")
+    return error.exit_code
 
 
 # --- the command line ----------------------------------------------------------------------------------------------
@@ -121,7 +134,6 @@ def _publish_options(parser: argparse.ArgumentParser) -> None:
 
 def _check(arguments: argparse.Namespace) -> ExitCode:
     from orchestrator.config import parse_config
-    from orchestrator.errors import ConfigError
     from orchestrator.gather import missing_paths, read_config_file
 
     problems: Sequence[str] = ()
@@ -129,14 +141,15 @@ def _check(arguments: argparse.Namespace) -> ExitCode:
     try:
         config = parse_config(read_config_file(arguments.config), filename=str(arguments.config))
         warnings = missing_paths(config, arguments.config.absolute().parent)
-    except ConfigError as error:
-        problems = error.problems
+    except UsageError as error:
+        problems = error.problems if isinstance(error, ConfigError) else (str(error),)
     if arguments.json:
-        print(json.dumps({"version": 1, "valid": not problems, "errors": list(problems), "warnings": list(warnings)}))
+        found = {"version": 1, "valid": not problems, "errors": list(problems), "warnings": list(warnings)}
+        say(json.dumps(found) + "\n")
     for line in (*problems, *warnings):
         _talk(line)
     if not problems and not arguments.json:
-        print(f"{arguments.config}: {len(config.tiers)} tiers, no errors")
+        say(f"{arguments.config}: {len(config.tiers)} tiers, no errors\n")
     return ExitCode.USAGE if problems else ExitCode.PASSED
 
 
@@ -153,9 +166,9 @@ def _plan(arguments: argparse.Namespace) -> ExitCode:
     document = plan_document(plan)
     append(hands.environment.output_file, plan_outputs(plan), talk=sys.stderr)
     if arguments.json:
-        print(json.dumps(document))
+        say(json.dumps(document) + "\n")
     else:
-        sys.stdout.write(render_plan(plan))
+        say(render_plan(plan))
     return ExitCode.PASSED
 
 
@@ -185,20 +198,18 @@ def _conclude(arguments: argparse.Namespace, line: Callable[[Options, Hands], ob
     assert isinstance(published, Published)  # noqa: S101 -- for the type checker
     run = published.run
     if arguments.json:
-        print(json.dumps(verdict_document(run)))
+        say(json.dumps(verdict_document(run)) + "\n")
     else:
         color = hands.environment.color and sys.stdout.isatty()
-        sys.stdout.write(render_terminal(run, width=_width(), color=color))
-        print(f"\nreport: {published.report}")
-        if published.comment_url:
-            print(f"comment: {published.comment_url}")
+        comment = f"comment: {published.comment_url}\n" if published.comment_url else ""
+        say(f"{render_terminal(run, width=_width(), color=color)}\nreport: {published.report}\n{comment}")
     return run.exit_code
 
 
 def _schema(_: argparse.Namespace) -> ExitCode:
     from orchestrator.config import json_schema
 
-    print(json.dumps(json_schema(), indent=2))
+    say(json.dumps(json_schema(), indent=2) + "\n")
     return ExitCode.PASSED
 
 

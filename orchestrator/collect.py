@@ -45,9 +45,12 @@ T = TypeVar("T")
 def collect_run(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path, sha: str | None) -> TierResult:
     """The result of a tier that just ran here. Writes what it owes: ``result.json``, a JUnit file."""
     result = collect_tier(plan, outcome, folder, root=root)
-    if outcome.ending in _STOPPED and result.tests:
-        _synthesise(folder, plan.name, result.tests, outcome)
-    write_result(result, folder, sha=sha)
+    try:
+        if outcome.ending in _STOPPED and result.tests:
+            _synthesise(folder, plan.name, result.tests, outcome)
+        write_result(result, folder, sha=sha)
+    except OSError as error:
+        result = replace(result, problems=(*result.problems, f"its results could not be written: {error}"))
     return result
 
 

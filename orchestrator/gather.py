@@ -43,25 +43,30 @@ class Situation:
 def gather(
     *,
     config: Path,
+    needs_config: bool,
     event_name: str | None,
     sha: str | None,
     pr: int | None,
     environment: Environment,
     connect: Callable[[Environment], GitHub | None],
 ) -> Situation:
-    """Read configuration, event and git. Raises ConfigError, UsageError."""
+    """Read configuration, event and git. Raises ConfigError, UsageError.
+
+    ``needs_config`` False: where there is none, one without tiers is taken.
+    """
     root = config.absolute().parent
-    text = read_config_file(config)
-    own = parse_config(text, filename=str(config))
+    notes: list[str] = []
+    if needs_config or config.exists():
+        own = parse_config(read_config_file(config), filename=str(config))
+    else:
+        own = Config(version=1, tiers={})
+        notes.append(f"there is no {config.name} here: every tier with results counts, without budget or threshold")
     git = Git(root=root, variables=environment.variables)
-    head = git.commit("HEAD")
-    here = git if head is not None else None
-    prefix = here.prefix() if here is not None else ""
+    here, head, prefix, absent = _repository(git)
     event = override(_event(event_name, environment, here, head), sha=sha, pr=pr)
     github = connect(environment)
-    notes: list[str] = []
     found = _range(event, here, head, notes)
-    changes = _changes(event, here, found, github, notes)
+    changes = _changes(event, here, found, github, notes) if here is not None else Changes(files=None, source=absent)
     effective = _trusted(own, event, here, prefix + config.name, notes)
     return Situation(
         root=root,
@@ -129,6 +134,17 @@ def changed_lines(situation: Situation) -> Mapping[str, frozenset[int]] | None:
     return {path.removeprefix(own): numbers for path, numbers in lines.items() if path.startswith(own)}
 
 
+def _repository(git: Git) -> tuple[Git | None, str | None, str, str]:
+    """git where it has a commit for us, that commit, our folder in it, and otherwise why there is none."""
+    try:
+        head = git.commit("HEAD")
+        if head is None:
+            return None, None, "", "not a git repository, or one without a commit"
+        return git, head, git.prefix(), ""
+    except GitError as error:
+        return None, None, "", error.message
+
+
 # --- event ---------------------------------------------------------------------------------------------------------
 
 
@@ -185,11 +201,9 @@ def _range(event: Event, git: Git | None, head: str | None, notes: list[str]) ->
 
 
 def _changes(
-    event: Event, git: Git | None, found: tuple[str, str | None] | None, github: GitHub | None, notes: list[str]
+    event: Event, git: Git, found: tuple[str, str | None] | None, github: GitHub | None, notes: list[str]
 ) -> Changes:
     """The changed files from git, or from the API where the clone is too shallow to say."""
-    if git is None:
-        return Changes(files=None, source="not a git repository")
     if found is not None:
         base, head = found
         try:

@@ -15,6 +15,7 @@ from orchestrator.model import ChangedFile
 # A hook or another tool may point these at another repository; the folder we were given is the one we mean.
 _MISLEADING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_EXTERNAL_DIFF")
 _STATUS = {"A": "added", "M": "modified", "D": "deleted", "R": "renamed", "C": "copied", "T": "type-changed"}
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HUNK = re.compile(rb"^@@ -\d+(?:,\d+)? \+(\d+)(?:,(\d+))? @@")
 
 
@@ -58,12 +59,10 @@ class Git:
         return done.stdout
 
     def commit(self, revision: str) -> str | None:
-        """The full id of a commit that is here, or None."""
-        try:
-            found = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{commit}")
-        except GitError:
-            return None
-        return found.decode().strip() or None
+        """The full id of a commit that is here, or None. Raises GitError for a git that does not work at all."""
+        asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{commit}")
+        found = _commits(self.run(*asked, allow=(0, 1, 128)))  # 1: no such commit; 128: no repository
+        return found[0] if found else None
 
     def parents(self, revision: str) -> tuple[str, ...]:
         """The parents that this clone has of a commit (a shallow clone may have none)."""
@@ -71,7 +70,7 @@ class Git:
             listed = self.run("rev-list", "--parents", "--max-count=1", revision)
         except GitError:
             return ()
-        return tuple(listed.decode().split()[1:])
+        return tuple(_commits(listed)[1:])
 
     def default_branch(self) -> str | None:
         """The branch that work here is measured against: origin's default, or a local main or master."""
@@ -83,9 +82,10 @@ class Git:
     def merge_base(self, one: str, other: str) -> str | None:
         """The best common ancestor that this clone has, or None."""
         try:
-            return self.run("merge-base", one, other).decode().strip() or None
+            found = _commits(self.run("merge-base", one, other))
         except GitError:
             return None
+        return found[0] if found else None
 
     def prefix(self) -> str:
         """The folder ``root`` relative to the top of the working tree: "" or "some/folder/"."""
@@ -116,6 +116,15 @@ class Git:
             return self.run("show", f"{revision}:{path}")
         except GitError:
             return None
+
+
+def _commits(listed: bytes) -> list[str]:
+    """The commit ids in what git printed. Raises GitError where it printed anything else."""
+    words = listed.decode(errors="replace").split()
+    for word in words:
+        if not _COMMIT.fullmatch(word):
+            raise GitError(f"git printed {word[:40]!r} where a commit was asked for")
+    return words
 
 
 def _diff(*options: str) -> tuple[str, ...]:

@@ -24,8 +24,9 @@ facts = {"executable": sys.executable, "version": "%d.%d.%d" % sys.version_info[
 for key, name in (("pytest", "pytest"), ("xdist", "pytest-xdist"), ("cov", "pytest-cov"),
                   ("benchmark", "pytest-benchmark"), ("plugin", "pytest-mltiers"), ("torch", "torch")):
     facts[key] = v(name)
-print("\\n" + json.dumps(facts))
+print("\\n" + ANSWER + json.dumps(facts))
 """
+_ANSWER = "pytest-mltiers facts: "  # whatever else a sitecustomize prints
 
 
 def find_python(name: str, *, variables: Mapping[str, str], root: Path) -> str:
@@ -50,7 +51,7 @@ def find_python(name: str, *, variables: Mapping[str, str], root: Path) -> str:
 
 def read_facts(executable: str, *, variables: Mapping[str, str], timeout: float = 30.0) -> PythonFacts:
     """What a Python has installed. ``variables``: the environment the tests would get. Raises UsageError."""
-    command = [executable, "-c", _PROBE]
+    command = [executable, "-c", f"ANSWER = {_ANSWER!r}{_PROBE}"]
     try:
         done = subprocess.run(
             command, env=dict(variables), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
@@ -59,11 +60,10 @@ def read_facts(executable: str, *, variables: Mapping[str, str], timeout: float 
         raise UsageError(f"python: {executable} did not answer within {timeout:g} s") from None
     except OSError as error:
         raise UsageError(f"python: {executable} could not be started: {error}") from None
-    try:
-        facts = json.loads(done.stdout.decode(errors="replace").strip().splitlines()[-1])
-        return PythonFacts(**facts)
-    except (IndexError, ValueError, TypeError):
+    lines = done.stdout.decode(errors="replace").splitlines()
+    answer = next((line for line in reversed(lines) if line.startswith(_ANSWER)), None)
+    if answer is None:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise UsageError(
-            f"python: {executable} is not a Python >= 3.8: {said[-1] if said else 'it printed nothing'}"
-        ) from None
+        why = said[-1][:300] if said else f"exit code {done.returncode}, and no answer"
+        raise UsageError(f"python: {executable} is not a Python >= 3.8: {why}")
+    return PythonFacts(**json.loads(answer.removeprefix(_ANSWER)))

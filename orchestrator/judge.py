@@ -128,19 +128,26 @@ def _tier_verdict(plan: TierPlan, result: TierResult | None) -> tuple[Verdict, l
 def _untrusted(result: TierResult, running: list[str]) -> Iterator[str]:
     """Everything that keeps evidence without a failure from being a pass."""
     if not result.has_report:
-        said = next((line.strip() for line in reversed(result.output_tail.splitlines()) if line.strip()), None)
-        yield "it left no test report" + (f"; its last words: {said[:300]}" if said else "")
+        yield "it left no test report" + _why_no_report(result)
     yield from result.problems
     code = result.exit_code
     if result.ending is Ending.SIGNALED and code is not None:
         yield f"pytest was killed by signal {-code}"
     elif code is not None and code != 0:
-        yield f"{_PYTEST_EXITS.get(code, 'pytest failed')} (exit code {code}), though no test is reported as failed"
+        why = f"{result.deselected} deselected" if result.deselected else "though no test is reported as failed"
+        yield f"{_PYTEST_EXITS.get(code, 'pytest failed')} (exit code {code}), {why}"
     if running:
         yield from _naming("never ended", running)
     if result.has_report and result.counts.executed == 0:
         skipped = result.counts.skipped
         yield f"no test was executed ({skipped} skipped)" if skipped else "no test was executed"
+
+
+def _why_no_report(result: TierResult) -> str:
+    if result.counts.executed and result.exit_code == 0:
+        return ", though its tests ran: look for `-p no:junitxml` in the project's addopts, or who removes junit.xml"
+    said = next((line.strip() for line in reversed(result.output_tail.splitlines()) if line.strip()), None)
+    return f"; its last words: {said[:300]}" if said else ""
 
 
 def _gpu_absent(plan: TierPlan, result: TierResult) -> str | None:

@@ -6,24 +6,24 @@ not started.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.collect import TIER_FILES, collect_run
 from orchestrator.environment import Environment
-from orchestrator.errors import MltiersError
+from orchestrator.errors import MltiersError, UsageError
 from orchestrator.judge import judge_tier
 from orchestrator.model import Ending, Outcome, Plan, TierPlan, TierResult, TierVerdict, Verdict
 from orchestrator.process import Cancellation, ProcessOutcome, supervise
 from orchestrator.progress import Progress
 
 # How the plugin is asked for what it does (plugin/src/pytest_mltiers/__init__.py); without them it does nothing.
+RUN_FILES = ("plan.json", "verdict.json", "comment.md", "report.html")
 EVENTS_VARIABLE = "MLTIERS_EVENTS"
 CHECKPOINT_VARIABLE = "MLTIERS_CHECKPOINT"
 PER_TEST_VARIABLE = "MLTIERS_PER_TEST"
@@ -67,8 +67,7 @@ def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, Tier
         verdicts[tier.name] = judge_tier(tier, result)
         progress.ended(verdicts[tier.name])
 
-    for tier in waiting.values():
-        prepare_folder(place.out / tier.name)
+    prepare_out(place.out, list(waiting), everything=not plan.partial)
     while waiting or running:
         for tier in startable(waiting, running, place.cpus):
             del waiting[tier.name]
@@ -193,21 +192,41 @@ def tier_environment(tier: TierPlan, place: Workplace) -> dict[str, str]:
     return env
 
 
-def prepare_folder(folder: Path) -> None:
-    """An output folder with nothing of an earlier run in it: yesterday's report must not be today's evidence."""
-    folder.mkdir(parents=True, exist_ok=True)
+def prepare_out(out: Path, tiers: Sequence[str], *, everything: bool) -> None:
+    """The output folder with a folder for each of these tiers, and nothing of an earlier run: yesterday's report must
+    not be today's evidence. ``everything``: nor that of tiers that do not run today; otherwise those are left alone.
+
+    Raises UsageError where it cannot be written.
+    """
+    try:
+        if not out.exists():
+            out.mkdir(parents=True)
+            (out / ".gitignore").write_text("*\n")
+        for name in RUN_FILES:
+            _remove(out / name)
+        for name in tiers:
+            (out / name).mkdir(exist_ok=True)
+        for folder in out.iterdir():
+            if folder.name in tiers or (everything and (folder / "result.json").is_file()):
+                _clear(folder)
+    except OSError as error:
+        raise UsageError(
+            f"--out: {out} cannot be written: {error.strerror or error}", remedy="give a folder that can be"
+        ) from None
+
+
+def _clear(folder: Path) -> None:
     for name in TIER_FILES:
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(folder / name)
     for data in folder.glob(".coverage*"):
-        data.unlink(missing_ok=True)
-    ignore = folder.parent / ".gitignore"
-    if not ignore.exists():
-        with contextlib.suppress(OSError):
-            ignore.write_text("*\n")
+        _remove(data)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _py_spy(tier: TierPlan, environment: Environment) -> Path | None:

@@ -26,7 +26,7 @@ def run(options: Options, hands: Hands) -> Published:
 
 def report(options: Options, folders: list[Path], hands: Hands) -> Published:
     """`mltiers report DIR...`: the same line, with results that were collected elsewhere."""
-    situation, planned = prepare(options, hands, look_at_python=False)
+    situation, planned = prepare(options, hands, runs=False)
     plan, results = read_parts(planned, folders, root=situation.root, on_github=situation.event.on_github)
     return conclude(plan, results, situation, options, hands)
 

@@ -63,6 +63,8 @@ def make_plan(
         tier = config.tiers[name]
         run, reason = _decide(name, tier, config, event, words, changes, request)
         where = "here" if not tier.runner or (name in request.tiers and not request.dispatch) else "dispatched"
+        if run and where == "dispatched" and request.tiers:
+            raise UsageError(f"tier {name} {_no_dispatch(name, tier, request)}")
         if run and where == "dispatched":
             run, reason = False, _no_dispatch(name, tier, request)
         planned = _tier_plan(name, tier, run=run, reason=reason, where=where, request=request)
@@ -214,15 +216,20 @@ def _command(
     if python.xdist is not None:
         # Said even for one process: the project's own addopts may ask for `-n auto`.
         command += ["-n", str(workers) if workers > 1 else "0"]
+    benchmarked = planned.benchmark and python.benchmark is not None
+    # Named, so that neither addopts (`-p no:xdist`) nor PYTEST_DISABLE_PLUGIN_AUTOLOAD takes their options away.
+    there = {"xdist": python.xdist, "pytest_cov": python.cov, "benchmark": python.benchmark if benchmarked else None}
+    for plugin in (PLUGIN, *(name for name, version in there.items() if version is not None)):
+        command += ["-p", plugin]
     # xunit1 names each test's file, without which a node id can only be guessed.
-    command += ["-p", PLUGIN, f"--junitxml={folder}/junit.xml", "-o", "junit_family=xunit1"]
+    command += [f"--junitxml={folder}/junit.xml", "-o", "junit_family=xunit1"]
     if measured:
         command += [f"--cov={source}" for source in config.source]
         # Thresholds are judged over all tiers together; one tier alone would fail the project's own fail_under.
         command += ["--cov-report=", f"--cov-report=json:{folder}/coverage.json", "--cov-fail-under=0"]
     elif python.cov is not None:
         command.append("--no-cov")
-    if planned.benchmark and python.benchmark is not None:
+    if benchmarked:
         command.append(f"--benchmark-json={folder}/benchmark.json")
     return (*command, *tier.args)
 

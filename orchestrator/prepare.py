@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 from orchestrator.environment import Environment
+from orchestrator.errors import Cancelled, UsageError
 from orchestrator.gather import Situation, gather, gather_pythons, replace_python
 from orchestrator.github import GitHub
 from orchestrator.machine import effective_cpus
@@ -43,10 +48,20 @@ class Hands:
     cancel: Cancellation
 
 
-def prepare(options: Options, hands: Hands, *, look_at_python: bool = True) -> tuple[Situation, Plan]:
-    """Event, configuration and plan: everything that is decided before anything runs."""
+def prepare(options: Options, hands: Hands, *, runs: bool = True) -> tuple[Situation, Plan]:
+    """Event, configuration and plan: everything that is decided before anything runs.
+
+    ``runs`` False: for results that were collected elsewhere, no Python is looked at, and no ml-tiers.yml is needed.
+    Raises Cancelled, at once, for a signal.
+    """
+    with _ended_by_signals(hands.cancel):
+        return _prepare(options, hands, runs=runs)
+
+
+def _prepare(options: Options, hands: Hands, *, runs: bool) -> tuple[Situation, Plan]:
     situation = gather(
         config=options.config,
+        needs_config=runs or options.config != Options.config,
         event_name=options.event,
         sha=options.sha,
         pr=options.pr,
@@ -54,7 +69,7 @@ def prepare(options: Options, hands: Hands, *, look_at_python: bool = True) -> t
         connect=hands.connect,
     )
     config = replace_python(situation.config, options.python) if options.python else situation.config
-    pythons = gather_pythons(config, situation.root, hands.environment) if look_at_python else {}
+    pythons = gather_pythons(config, situation.root, hands.environment) if runs else {}
     plan = make_plan(
         config,
         situation.event,
@@ -74,9 +89,36 @@ def prepare(options: Options, hands: Hands, *, look_at_python: bool = True) -> t
 
 
 def out_folder(options: Options, situation: Situation) -> Path:
-    """Where results go, absolute."""
-    return (options.out or situation.root / ".mltiers").absolute()
+    """Where results go, absolute. Raises UsageError for a folder that holds the project: what is in it is replaced."""
+    out = Path(os.path.abspath(options.out or situation.root / ".mltiers"))  # noqa: PTH100 -- no link is to be followed
+    if situation.root.is_relative_to(out):
+        raise UsageError(f"--out {options.out}: it holds the project itself", remedy="give a folder for results alone")
+    return out
 
 
 def _as_pytest_is_told(out: Path, root: Path) -> str:
-    return out.relative_to(root).as_posix() if out.is_relative_to(root) else str(out)
+    """The folder from the configuration's, or absolute. Raises UsageError where pytest would read another one."""
+    told = out.relative_to(root).as_posix() if out.is_relative_to(root) else str(out)
+    if os.path.expanduser(os.path.expandvars(told)) != told:  # noqa: PTH111 -- as pytest does with --junitxml
+        raise UsageError(f"--out {told}: pytest replaces `~` and `$NAME` in it", remedy="give a folder without them")
+    return told
+
+
+@contextlib.contextmanager
+def _ended_by_signals(cancel: Cancellation) -> Iterator[None]:
+    """Let a signal end us at once: git or a Python may hang here, and there is nothing to be told yet."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise Cancelled(f"received {signal.Signals(number).name}, before anything was run")
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    handled = [number for number, old in before.items() if old is not signal.SIG_IGN]
+    for number in handled:
+        signal.signal(number, end)
+    try:
+        if cancel.is_set:
+            raise Cancelled(f"{cancel.reason}, before anything was run")
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, before[number])

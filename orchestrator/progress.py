@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TextIO
 
 from orchestrator.model import TierPlan, TierVerdict, Verdict
-from orchestrator.render.words import SYMBOLS, budget, counts, duration, plural, visible
+from orchestrator.render.words import SYMBOLS, budget, counts, duration, plural, shorten, visible
 
 _INTERVAL = 0.25  # seconds between looks at an events file
+_LISTED = 20  # failures named while a tier runs
 _LOG_INTERVAL = 15.0  # seconds between plain lines about a tier that goes on
 
 
@@ -46,9 +47,6 @@ class Progress:
         self._line(f"▶ {tier.name}: {how}, budget {budget(tier.budget)}")
         for note in tier.notes:
             self._line(f"  {tier.name}: {note}")
-
-    def skipped(self, name: str, reason: str) -> None:
-        self._line(f"○ {name}: {reason}")
 
     def ended(self, tier: TierVerdict) -> None:
         self._tallies.pop(tier.name, None)
@@ -103,8 +101,12 @@ class Progress:
             if node not in tally.nodes:
                 tally.nodes.add(node)
                 tally.failed += 1
+                if tally.failed > _LISTED:
+                    return
                 message = visible(str(event.get("message") or ""))[:160]
-                self._line(f"  {name}: FAILED {visible(node)}{' · ' + message if message else ''}")
+                self._line(f"  {name}: FAILED {shorten(visible(node), 300)}{' · ' + message if message else ''}")
+                if tally.failed == _LISTED:
+                    self._line(f"  {name}: further failures are in the report")
         if kind == "phase" and event.get("phase") == "teardown":
             tally.done += 1
 

@@ -5,6 +5,8 @@ What costs nothing and cannot fail comes first, GitHub last: a cancelled job has
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -47,28 +49,40 @@ def publish(
     ``comment``: on-change, always or never. ``prefix``: the configuration's folder from the repository's top.
     """
     links = Links(run=run.plan.event.run.url if run.plan.event.run is not None else None)
-    report = write_files(run, out=out, prefix=prefix, links=links)
+    wrong = write_files(run, out=out, prefix=prefix, links=links)
+    if wrong:
+        run = _spoiled(run, f"results could not be written: {'; '.join(wrong)}")
+    said = run
     if environment.in_actions:
         for line in render_annotations(run, prefix=prefix):
             print(line, file=talk)
         talk.flush()
     run, url = _tell(run, links, github=github, comment=comment, talk=talk)
-    if run.reasons or run.exit_code:
-        write_json(out / "verdict.json", verdict_document(run))
+    if run is not said:
+        with contextlib.suppress(OSError):
+            write_json(out / "verdict.json", verdict_document(run))
+    report = out / "report.html"
     append(environment.summary_file, render_summary(run, links=links), talk=talk)
     append(environment.output_file, run_outputs(run, report=str(report), comment_url=url), talk=talk)
     return Published(run=run, report=report, comment_url=url)
 
 
-def write_files(run: RunVerdict, *, out: Path, prefix: str, links: Links) -> Path:
-    """plan.json, verdict.json, comment.md and report.html; returns the report's path."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "plan.json", plan_document(run.plan))
-    write_json(out / "verdict.json", verdict_document(run))
-    _write_text(out / "comment.md", render_comment(run, links=links))
-    report = out / "report.html"
-    _write_text(report, render_html(run, prefix=prefix))
-    return report
+def write_files(run: RunVerdict, *, out: Path, prefix: str, links: Links) -> list[str]:
+    """plan.json, verdict.json, comment.md and report.html; returns what could not be written, and why."""
+    writers: dict[str, Callable[[Path], None]] = {
+        "plan.json": lambda path: write_json(path, plan_document(run.plan)),
+        "verdict.json": lambda path: write_json(path, verdict_document(run)),
+        "comment.md": lambda path: _write_text(path, render_comment(run, links=links)),
+        "report.html": lambda path: _write_text(path, render_html(run, prefix=prefix)),
+    }
+    wrong = []
+    for name, write in writers.items():
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            write(out / name)
+        except OSError as error:
+            wrong.append(f"{name}: {error.strerror or error}")
+    return wrong
 
 
 def _tell(
@@ -91,15 +105,15 @@ def _tell(
         if pull.fork and error.read_only_token:
             print("a fork's token may not comment: the fork-report workflow posts this (comment.md)", file=talk)
             return run, None
-        return _untold(run, error), None
+        return _spoiled(run, f"GitHub could not be told: {error}"), None
     except InfrastructureError as error:
-        return _untold(run, error), None
+        return _spoiled(run, f"GitHub could not be told: {error}"), None
     return run, url
 
 
-def _untold(run: RunVerdict, error: InfrastructureError) -> RunVerdict:
-    """GitHub could not be told: that is infrastructure, unless something worse is known already."""
-    reasons = (*run.reasons, f"GitHub could not be told: {error}")
+def _spoiled(run: RunVerdict, reason: str) -> RunVerdict:
+    """A verdict that could not be said everywhere: that is infrastructure, unless something worse is known already."""
+    reasons = (*run.reasons, reason)
     if run.verdict.severity <= Verdict.INFRASTRUCTURE.severity:
         return replace(run, reasons=reasons)
     return replace(run, reasons=reasons, verdict=Verdict.INFRASTRUCTURE, exit_code=ExitCode.INFRASTRUCTURE)

@@ -24,7 +24,7 @@ def _tier_errors(run: RunVerdict) -> Iterator[str]:
         if tier.exit_code and tier.verdict is not Verdict.FAILED and tier.plan.required:
             yield command("error", "; ".join(tier.reasons), title=f"{tier.name}: {tier.verdict}")
     for reason in run.reasons:
-        yield command("error", reason, title="threshold not met")
+        yield command("error", reason, title=f"Tests: {run.verdict}")
 
 
 def _test_errors(run: RunVerdict, prefix: str) -> Iterator[str]:

@@ -35,7 +35,9 @@ def duration(seconds: float) -> str:
 
 
 def budget(seconds: float) -> str:
-    """As it is written in ml-tiers.yml: 90s, 2m, 1h30m."""
+    """As it is written in ml-tiers.yml: 90s, 2m, 1h30m. Nothing (0) is the budget of a tier that none is known of."""
+    if not seconds:
+        return "–"
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     if whole < 120 and rest:

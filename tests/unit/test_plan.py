@@ -162,7 +162,8 @@ def unit(**more: object) -> TierPlan:
 def test_the_command_line() -> None:
     assert unit().command == (
         "/venv/bin/python", "-m", "pytest", "tests/unit", "-m", "not gpu", "-n", "4",
-        "-p", "pytest_mltiers", "--junitxml=.mltiers/unit/junit.xml", "-o", "junit_family=xunit1",
+        "-p", "pytest_mltiers", "-p", "xdist", "-p", "pytest_cov",
+        "--junitxml=.mltiers/unit/junit.xml", "-o", "junit_family=xunit1",
         "--cov=src", "--cov-report=", "--cov-report=json:.mltiers/unit/coverage.json", "--cov-fail-under=0",
     )  # fmt: skip
 
