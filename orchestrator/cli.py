@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -192,7 +193,7 @@ def _conclude(arguments: argparse.Namespace, line: Callable[[Options, Hands], ob
     from orchestrator.render.documents import verdict_document
     from orchestrator.render.terminal import render_terminal
 
-    with Cancellation.on_signals() as cancel:
+    with Cancellation.on_signals(*_signals()) as cancel:
         hands = _hands(cancel)
         published = line(_options(arguments), hands)
     assert isinstance(published, Published)  # noqa: S101 -- for the type checker
@@ -283,6 +284,12 @@ def _seconds_left(cancel: Cancellation) -> float:
     import time
 
     return float("inf") if cancel.at is None else cancel.at + _SAID_WITHIN - time.monotonic()
+
+
+def _signals() -> list[signal.Signals]:
+    """Those that stop a run. `nohup` has us ignore that the terminal went away."""
+    stops = [signal.SIGINT, signal.SIGTERM]
+    return stops if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [*stops, signal.SIGHUP]
 
 
 def _width() -> int:

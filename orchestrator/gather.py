@@ -158,7 +158,7 @@ def _event(name: str | None, environment: Environment, git: Git | None, head: st
     base = None
     if git is not None and head is not None:
         trunk = git.default_branch()
-        base = (git.merge_base(head, trunk) if trunk else None) or head
+        base = git.merge_base(head, trunk) if trunk else head
     return Event(name=name or LOCAL, sha=head, base_sha=base)
 
 

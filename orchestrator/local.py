@@ -6,11 +6,14 @@ not started.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -192,6 +195,33 @@ def tier_environment(tier: TierPlan, place: Workplace) -> dict[str, str]:
     return env
 
 
+@contextlib.contextmanager
+def own_folder(out: Path) -> Iterator[None]:
+    """Make the output folder, and keep other runs out of it: their files would be taken for ours.
+
+    Raises UsageError where there is one already, or where it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            if not out.exists():
+                out.mkdir(parents=True)
+                (out / ".gitignore").write_text("*\n")
+            lock = stack.enter_context((out / ".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"--out: another `mltiers run` is writing to {out}", remedy="wait for it, or give another folder"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # a file system without locks
+                raise _unwritable(out, error) from None
+        yield
+
+
+def _unwritable(out: Path, error: OSError) -> UsageError:
+    return UsageError(f"--out: {out} cannot be written: {error.strerror or error}", remedy="give a folder that can be")
+
+
 def prepare_out(out: Path, tiers: Sequence[str], *, everything: bool) -> None:
     """The output folder with a folder for each of these tiers, and nothing of an earlier run: yesterday's report must
     not be today's evidence. ``everything``: nor that of tiers that do not run today; otherwise those are left alone.
@@ -199,20 +229,15 @@ def prepare_out(out: Path, tiers: Sequence[str], *, everything: bool) -> None:
     Raises UsageError where it cannot be written.
     """
     try:
-        if not out.exists():
-            out.mkdir(parents=True)
-            (out / ".gitignore").write_text("*\n")
         for name in RUN_FILES:
             _remove(out / name)
         for name in tiers:
-            (out / name).mkdir(exist_ok=True)
+            (out / name).mkdir(parents=True, exist_ok=True)
         for folder in out.iterdir():
             if folder.name in tiers or (everything and (folder / "result.json").is_file()):
                 _clear(folder)
     except OSError as error:
-        raise UsageError(
-            f"--out: {out} cannot be written: {error.strerror or error}", remedy="give a folder that can be"
-        ) from None
+        raise _unwritable(out, error) from None
 
 
 def _clear(folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from orchestrator.errors import InfrastructureError, UsageError
 from orchestrator.gather import Situation, changed_lines
 from orchestrator.judge import judge
-from orchestrator.local import Workplace, run_here
+from orchestrator.local import Workplace, own_folder, run_here
 from orchestrator.machine import effective_cpus
 from orchestrator.model import Plan, TierResult
 from orchestrator.plan import install_line
@@ -20,8 +20,9 @@ from orchestrator.reported import read_parts
 def run(options: Options, hands: Hands) -> Published:
     """`mltiers run`. Raises UsageError and ConfigError before anything runs; after that there is always a verdict."""
     situation, plan = prepare(options, hands)
-    results = execute(plan, situation, options, hands)
-    return conclude(plan, results, situation, options, hands)
+    with own_folder(out_folder(options, situation)):
+        results = execute(plan, situation, options, hands)
+        return conclude(plan, results, situation, options, hands)
 
 
 def report(options: Options, folders: list[Path], hands: Hands) -> Published:

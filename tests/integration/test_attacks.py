@@ -61,6 +61,30 @@ def test_streams_that_lead_nowhere(project: Make, script: str, code: int) -> Non
     assert shell(project(GREEN), script)[0] == code
 
 
+def test_two_runs_do_not_share_a_folder(project: Make) -> None:
+    second = "import os\ndef test_b():\n    assert os.system(os.environ['AGAIN']) == 0\n"
+    subject = project({**GREEN, "tests/test_b.py": second})
+    again = f"! AGAIN=true {shlex.join(subject.command('run', 'unit'))} 2> said"
+    done = subject.mltiers("run", AGAIN=again)
+    assert done.code == 0, done.out
+    assert "another `mltiers run` is writing to " in (subject.root / "said").read_text()
+
+
+def test_nohup_survives_its_terminal(project: Make) -> None:
+    hang_up = "import os, signal\ndef test_b(): os.kill(int(os.environ['US']), signal.SIGHUP)\n"
+    subject = project({**GREEN, "tests/test_b.py": hang_up})
+    assert shell(subject, "trap '' HUP; export US=$$; exec MLTIERS run")[0] == 0
+
+
+def test_a_branch_whose_base_is_not_here_changes_who_knows_what(project: Make) -> None:
+    subject = project({**GREEN, "ml-tiers.yml": CONFIG.replace("budget: 60s, workers", "changes: [a/**], workers")})
+    subject.commit()
+    subject.git("checkout", "-q", "--orphan", "topic")
+    subject.commit("a history of its own")
+    unit = json.loads(subject.mltiers("plan", "--json").out)["tiers"]["unit"]
+    assert (unit["run"], unit["reason"][:26]) == (True, "changed files are unknown ")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("who", ["git", "python"])
 def test_a_signal_ends_what_only_prepares(project: Make, tmp_path: Path, who: str, number: signal.Signals) -> None:
