@@ -110,6 +110,12 @@ def test_every_check_of_the_contract_is_shown_to_catch_something():
     assert untested == {"output_shape", "export_roundtrip"}  # their tests are below
 
 
+def test_a_bias_before_a_norm_may_stay_where_it_is():
+    """Its gradient is rounding noise, which may be too small to move it (found by the campaign, seed 66)."""
+    outcome = verdicts(ENTRIES["mmpretrain-702"].correct, 66, ("step_parameters_change",))["step_parameters_change"]
+    assert outcome.status == "passed", outcome.message
+
+
 def test_output_shape_names_the_symbols():
     subject = Subject(
         model=lambda: torch.nn.Linear(3, 5), batch=lambda: (torch.zeros(4, 3), None), output_shape=("N", 6)

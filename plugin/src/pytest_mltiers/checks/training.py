@@ -242,7 +242,8 @@ def parameters_change(subject: Subject, *, seed: int = 0, windows: int = 3) -> N
     touched: set[str] = set()
     for batch in draw(subject, windows * subject.accumulate):
         for update in training.step(clone(batch)).updates:
-            touched |= {n for n, g in update.gradients.items() if g is not None and bool((g != 0).any())}
+            floor = 1e-6 * update.norm  # below it is rounding: a bias before a normalisation has no gradient but that
+            touched |= {n for n, g in update.gradients.items() if g is not None and float(g.norm()) > floor}
     after = dict(training.model.named_parameters())
     moved = {n for n in before if not torch.equal(before[n], after[n].detach())}
     surprised = sorted(n for n, p in after.items() if not p.requires_grad and not is_frozen(n, subject.frozen))
