@@ -31,12 +31,11 @@ class _Tally:
 
 
 class Progress:
-    """Follows the events files of running tiers. ``quiet`` says nothing at all (tests of other things)."""
+    """Follows the events files of running tiers."""
 
-    def __init__(self, stream: TextIO, *, terminal: bool = False, quiet: bool = False) -> None:
+    def __init__(self, stream: TextIO, *, terminal: bool = False) -> None:
         self._stream = stream
         self._terminal = terminal
-        self._quiet = quiet
         self._lock = threading.Lock()
         self._tallies: dict[str, _Tally] = {}
         self._drawn = False
@@ -61,9 +60,6 @@ class Progress:
     @contextlib.contextmanager
     def following(self, name: str, events: Path) -> Iterator[None]:
         """Tell of the tests of one tier as its events file grows."""
-        if self._quiet:
-            yield
-            return
         over = threading.Event()
         reader = threading.Thread(target=self._follow, args=(name, events, over), name=f"progress {name}", daemon=True)
         reader.start()
@@ -132,8 +128,6 @@ class Progress:
         return f"{name}: {tally.done}{of} tests{failed}, {duration(now - tally.began)} of {budget(tally.budget)}"
 
     def _line(self, text: str) -> None:
-        if self._quiet:
-            return
         with self._lock:
             clear = "\r\x1b[2K" if self._drawn else ""
             self._drawn = False
