@@ -1,0 +1,10 @@
+"""For every test of this repository."""
+
+from __future__ import annotations
+
+import signal
+
+# A shell starts what it puts into the background with SIGINT ignored, and whoever ignores it passes that on to all its
+# children: then no test could interrupt the process that it has started for that purpose.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
