@@ -3,7 +3,8 @@
 Every way to overrun of ``tests/overruns`` runs with a real pytest, serially and under xdist, four times: under this
 project's ``supervise``, under ``timeout -k 2`` (coreutils), under pytest-timeout's ``--session-timeout``, and as a step
 of a GitHub job with ``timeout-minutes``: INT to the step's bash alone, TERM 7.5 s later, KILL 2.5 s later still. What
-others leave running is found, and ended, by a ``supervise`` around them. Takes about 15 minutes on two idle cores, 30 on busy ones.
+others leave running is found, and ended, by a ``supervise`` around them. Takes about 15 minutes on two idle cores, 30
+on busy ones.
 """
 
 from __future__ import annotations
