@@ -52,7 +52,7 @@ def cases() -> list[object]:
 
 @pytest.fixture(scope="session")
 def patience(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
-    """Seconds in which pytest certainly reaches the culprit on this machine, now, by number of workers."""
+    """Seconds in which pytest reaches the culprit on this machine, as busy as it is, by number of workers."""
     found = {}
     for workers in (0, 2):
         directory = tmp_path_factory.mktemp("baseline")
@@ -62,7 +62,7 @@ def patience(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
         subprocess.run(
             pytest_command(culprit, workers), cwd=suite, env=suite_environment(directory, "-"), check=True, stdout=-3
         )
-        found[workers] = max(2.0, 3 * (time.monotonic() - began))
+        found[workers] = max(1.5, 2 * (time.monotonic() - began))
     return found
 
 
@@ -73,10 +73,16 @@ def test_a_budget_holds(
     for module in culprit.needs:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs {module}")
-    budget = patience[workers] + culprit.slow_start
-    seen = observe(culprit, tmp_path, workers=workers, deadline=budget, containment=containment)
+    # On a machine that is busier now than when its patience was measured, pytest may not even get to the culprit.
+    for factor in (1, 2, 4):
+        budget = factor * patience[workers] + culprit.slow_start
+        directory = tmp_path / str(factor)
+        directory.mkdir()
+        seen = observe(culprit, directory, workers=workers, deadline=budget, containment=containment)
+        if seen.culprits:
+            break
     outcome = seen.outcome
-    said = f"{outcome}\n{(tmp_path / 'output.log').read_text(errors='replace')[-3000:]}"
+    said = f"{outcome}\n{(directory / 'output.log').read_text(errors='replace')[-3000:]}"
 
     assert outcome.ending.value == (culprit.ending_xdist if workers else culprit.ending), said
     assert outcome.survivors == (), said
@@ -91,14 +97,13 @@ def test_a_budget_holds(
 
 
 def named_by_events(culprit: Culprit, seen: Observed) -> None:
-    """Every finished test is known, and the one that was running, or the file that was being collected."""
+    """Every finished test is known, and the one that was running (or that its worker did not survive)."""
     assert seen.events.problems == ()
     # One whose teardown hangs (of a session's fixture, in the last test of each worker) has passed so far, and runs.
     assert {f"test_fine_{number}" for number in range(culprit.finished)} <= seen.finished | seen.running
     if seen.outcome.ending.value == "deadline":
-        assert ("test_culprit" in seen.running) == culprit.running
-    if culprit.name == "import-of-a-test-file":
-        assert {file for _, file in seen.events.collecting} == {"test_suite.py"}
+        crashed = any("test_culprit" in (crash.node_id or "") for crash in seen.events.crashes)
+        assert ("test_culprit" in seen.running or crashed) == culprit.running
 
 
 def test_the_quick_ones_exist() -> None:
