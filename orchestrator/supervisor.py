@@ -61,7 +61,8 @@ class Supervisor:
         """Start the command, wait, stop what has to be stopped. Returns the last report."""
         self._take_signals()
         if self.order["containment"] == "cgroup":
-            self.cgroup = tree.Cgroup.create(f"mltiers-{os.getpid()}")
+            # A pid alone is not unique: containers may share the cgroups of their host.
+            self.cgroup = tree.Cgroup.create(f"mltiers-{os.getpid()}-{time.time_ns():x}")
         began, started = time.monotonic(), time.time()
         try:
             self.main = self._spawn()

@@ -64,6 +64,7 @@ def suite_environment(directory: Path, mark: str) -> dict[str, str]:
         "OVERRUN_EVENTS": str(directory / "events.jsonl"),
         "OVERRUN_PIDS": str(directory / "pids"),
         "OVERRUN_MARK": mark,
+        "OVERRUN_RUNNER": str(os.getpid()),
     }
 
 
