@@ -6,11 +6,13 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from orchestrator import __version__
 from orchestrator.console import open_streams, say
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.github import GitHub
     from orchestrator.prepare import Hands, Options
     from orchestrator.process import Cancellation
+    from orchestrator.publish import Published
 
 # GitHub interrupts a cancelled step, terminates it after 7.5 s and kills it 2.5 s later.
 _SAID_WITHIN = 6.5
@@ -187,16 +190,14 @@ def _report(arguments: argparse.Namespace) -> ExitCode:
     return _conclude(arguments, lambda options, hands: report(options, arguments.folders, hands))
 
 
-def _conclude(arguments: argparse.Namespace, line: Callable[[Options, Hands], object]) -> ExitCode:
+def _conclude(arguments: argparse.Namespace, line: Callable[[Options, Hands], Published]) -> ExitCode:
     from orchestrator.process import Cancellation
-    from orchestrator.publish import Published
     from orchestrator.render.documents import verdict_document
     from orchestrator.render.terminal import render_terminal
 
     with Cancellation.on_signals(*_signals()) as cancel:
         hands = _hands(cancel)
         published = line(_options(arguments), hands)
-    assert isinstance(published, Published)  # noqa: S101 -- for the type checker
     run = published.run
     if arguments.json:
         say(json.dumps(verdict_document(run)) + "\n")
@@ -281,8 +282,6 @@ def _connect(environment: Environment, cancel: Cancellation) -> GitHub | None:
 
 def _seconds_left(cancel: Cancellation) -> float:
     """How long we may still speak to GitHub: without end, or what a cancelled job leaves us."""
-    import time
-
     return float("inf") if cancel.at is None else cancel.at + _SAID_WITHIN - time.monotonic()
 
 
@@ -293,10 +292,8 @@ def _signals() -> list[signal.Signals]:
 
 
 def _width() -> int:
-    import shutil
-
     return shutil.get_terminal_size((100, 24)).columns
 
 
-def _talk(text: str, stream: TextIO | None = None) -> None:
-    print(text, file=stream or sys.stderr)
+def _talk(text: str) -> None:
+    print(text, file=sys.stderr)

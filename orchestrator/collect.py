@@ -14,26 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from orchestrator.model import Ending, GpuUse, Outcome, TestOutcome, TestResult, TierPlan, TierResult
+from orchestrator.model import Coverage, Ending, Outcome, TestOutcome, TestResult, TierPlan, TierResult
 from orchestrator.readers.benchmark import BenchmarkReport, read_benchmarks
 from orchestrator.readers.coverage import combine, read_coverage
 from orchestrator.readers.document import BrokenReportError, load_json_object
 from orchestrator.readers.events import EventLog, read_events
-from orchestrator.readers.junit import JUnitReport, read_junit
+from orchestrator.readers.junit import read_junit
 from orchestrator.readers.junit_writer import write_junit
 from orchestrator.readers.merge import merge_tests
 from orchestrator.render.documents import result_document
 
-TIER_FILES = (
-    "junit.xml",
-    "junit.pytest.xml",
-    "events.jsonl",
-    "coverage.json",
-    "benchmark.json",
-    "result.json",
-    "output.log",
-    "stacks",
-)
 MAX_BYTES = 512 * 1024 * 1024
 _CHUNK = 1 << 16
 _LINE = 1 << 24
@@ -57,7 +47,7 @@ def collect_run(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path, s
 def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) -> TierResult:
     """Everything known about one tier. Changes nothing, and never raises for what is in the folder."""
     problems = list(outcome.problems)
-    junit = _read(folder / "junit.xml", _junit, problems)
+    junit = _read(folder / "junit.xml", read_junit, problems)
     log = _read(folder / "events.jsonl", _events, problems)
     stopped = outcome.ending in _STOPPED
     if stopped and log is not None:
@@ -76,6 +66,7 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         reason=outcome.reason,
         seconds=outcome.seconds,
         started=outcome.started,
+        stopped=outcome.stopped,
         tests=tuple(_relative(test, root) for test in tests),
         has_report=junit is not None or (stopped and bool(tests)),
         problems=tuple(dict.fromkeys(problems)),
@@ -83,7 +74,7 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         coverage_note=coverage_note,
         benchmarks=benchmarks.benchmarks if benchmarks is not None else (),
         benchmark_machine=benchmarks.machine if benchmarks is not None else {},
-        gpu=_gpu(log),
+        gpu=log.gpu if log is not None else None,
         deselected=log.deselected if log is not None else 0,
         workers=plan.workers,
         command=plan.command,
@@ -107,6 +98,7 @@ def merge_shards(results: Sequence[TierResult]) -> TierResult:
     problems = [f"{problem} (part {n})" for n, part in enumerate(results, 1) for problem in part.problems]
     if repeated:
         problems.append(f"{len(repeated)} tests ran in more than one part: {', '.join(repeated[:3])}")
+    gpus = [part.gpu for part in results if part.gpu is not None]
     unknown = [part.coverage_note or "not measured" for part in results if part.coverage is None]
     return replace(
         first,
@@ -119,6 +111,8 @@ def merge_shards(results: Sequence[TierResult]) -> TierResult:
         coverage=None if unknown else combine(part.coverage for part in results if part.coverage is not None),
         coverage_note="; ".join(dict.fromkeys(unknown)) or None,
         benchmarks=tuple(benchmark for part in results for benchmark in part.benchmarks),
+        # A part that never touched its GPU is not excused by one that did: the least of them speaks for all.
+        gpu=None if any(part.gpu is None for part in results) else min(gpus, key=lambda gpu: gpu.peak_bytes),
         deselected=sum(part.deselected for part in results),
         notes=tuple(note for part in results for note in part.notes),
     )
@@ -151,16 +145,23 @@ def recorded_outcome(name: str, folder: Path) -> Outcome:
         ending = Ending.UNKNOWN
         problems.append(f"result.json says an unknown ending: {facts.get('ending')!r}")
     code, seconds, reason = facts.get("exit_code"), facts.get("seconds"), facts.get("reason")
-    recorded = facts.get("problems")
+    stopped = facts.get("stopped")
     return Outcome(
         tier=name,
         ending=ending,
         exit_code=code if type(code) is int else None,
         seconds=float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e7 else 0.0,
+        stopped=float(stopped) if isinstance(stopped, (int, float)) and 0 <= stopped < 1e11 else None,
         reason=reason if isinstance(reason, str) else None,
+        notes=_sentences(facts.get("notes")),
         stacks=facts["stacks"] if isinstance(facts.get("stacks"), str) else "",
-        problems=(*problems, *(str(p)[:500] for p in (recorded if isinstance(recorded, list) else ())[:20])),
+        problems=(*problems, *_sentences(facts.get("problems"))),
     )
+
+
+def _sentences(recorded: Any) -> tuple[str, ...]:
+    """A recorded list of sentences, as far as it is one."""
+    return tuple(str(entry)[:500] for entry in (recorded if isinstance(recorded, list) else ())[:20])
 
 
 def recorded_plan(folder: Path) -> set[str]:
@@ -178,7 +179,7 @@ def recorded_plan(folder: Path) -> set[str]:
 
 def declared_seconds(folder: Path) -> float:
     """The time a JUnit report gives for itself, for a tier that came without a ``result.json``."""
-    junit = _read(folder / "junit.xml", _junit, [])
+    junit = _read(folder / "junit.xml", read_junit, [])
     return junit.seconds if junit is not None else 0.0
 
 
@@ -230,10 +231,6 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def _junit(chunks: Iterator[bytes]) -> JUnitReport:
-    return read_junit(chunks)
-
-
 def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     pending = b""
     for chunk in chunks:
@@ -250,7 +247,7 @@ def _events(chunks: Iterator[bytes]) -> EventLog:
     return read_events(_lines(chunks))
 
 
-def _coverage(plan: TierPlan, folder: Path, problems: list[str]) -> tuple[Any, str | None]:
+def _coverage(plan: TierPlan, folder: Path, problems: list[str]) -> tuple[Coverage | None, str | None]:
     """Coverage, or why it is unknown: never zero for a file that is not there."""
     wrong: list[str] = []
     coverage = _read(folder / "coverage.json", lambda chunks: read_coverage(b"".join(chunks)), wrong)
@@ -275,10 +272,6 @@ def _benchmarks(plan: TierPlan, folder: Path, problems: list[str]) -> BenchmarkR
         elif report is None and plan.python is not None and plan.python.benchmark is not None:
             problems.append("it left no benchmark.json")
     return report
-
-
-def _gpu(log: EventLog | None) -> GpuUse | None:
-    return log.gpu if log is not None else None
 
 
 def _as_at_the_stop(test: TestResult, log: EventLog, outcome: Outcome) -> TestResult:

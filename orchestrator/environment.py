@@ -45,7 +45,6 @@ class Environment:
     server_url: str = "https://github.com"
     run_id: str | None = None
     run_attempt: str | None = None
-    workspace: str | None = None
     token: str | None = None
     output_file: str | None = None
     summary_file: str | None = None
@@ -71,7 +70,6 @@ class Environment:
             server_url=get("GITHUB_SERVER_URL") or "https://github.com",
             run_id=get("GITHUB_RUN_ID"),
             run_attempt=get("GITHUB_RUN_ATTEMPT"),
-            workspace=get("GITHUB_WORKSPACE"),
             token=get("GITHUB_TOKEN"),
             output_file=get("GITHUB_OUTPUT"),
             summary_file=get("GITHUB_STEP_SUMMARY"),

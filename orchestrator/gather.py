@@ -184,8 +184,8 @@ def _range(event: Event, git: Git | None, head: str | None, notes: list[str]) ->
     """Base and head of the change as this clone has them, so that line numbers are those of the files on disk."""
     if git is None or head is None or event.base_sha is None:
         return None
-    if not event.on_github and event.name not in ("pull_request", "merge_group"):
-        return event.base_sha, None
+    if not event.on_github:
+        return event.base_sha, None  # a laptop tests the files on disk, whatever event it stands in for
     if event.name == "pull_request" and head != event.sha:
         parents = git.parents("HEAD")
         if len(parents) == 2 and parents[1] == event.sha:

@@ -6,34 +6,30 @@ not started.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.collect import TIER_FILES, collect_run
+from orchestrator.collect import collect_run
 from orchestrator.environment import Environment
-from orchestrator.errors import MltiersError, UsageError
+from orchestrator.errors import MltiersError
 from orchestrator.judge import judge_tier
 from orchestrator.model import Ending, Outcome, Plan, TierPlan, TierResult, TierVerdict, Verdict
 from orchestrator.process import Cancellation, ProcessOutcome, supervise
 from orchestrator.progress import Progress
+from orchestrator.results_folder import prepare_out
+from orchestrator.salvage import CHECKPOINT_SECONDS, CHECKPOINT_VARIABLE, salvage_coverage
 
 # How the plugin is asked for what it does (plugin/src/pytest_mltiers/__init__.py); without them it does nothing.
-RUN_FILES = ("plan.json", "verdict.json", "comment.md", "report.html")
 EVENTS_VARIABLE = "MLTIERS_EVENTS"
-CHECKPOINT_VARIABLE = "MLTIERS_CHECKPOINT"
 PER_TEST_VARIABLE = "MLTIERS_PER_TEST"
 GPUS_VARIABLE = "MLTIERS_GPUS"
 
-CHECKPOINT = 4.0  # seconds between copies of what coverage has measured: a stop loses at most five
-_SALVAGE = {Ending.DEADLINE: 20.0, Ending.CANCELLED: 2.0}  # seconds to read them; a cancelled job has few left
+_PATIENCE = {Ending.DEADLINE: 20.0, Ending.CANCELLED: 2.0}  # seconds for lost coverage: a cancelled job has few left
 HERE = Path(__file__).resolve().parent
 _GOOD = (Verdict.PASSED, Verdict.FLAKY)
 
@@ -148,32 +144,15 @@ def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
             py_spy=_py_spy(tier, place.environment),
         )
     outcome = _outcome(tier, done)
-    if tier.coverage and outcome.ending in _SALVAGE and not (folder / "coverage.json").exists():
-        salvaged = _salvage_coverage(tier, place, folder, timeout=_SALVAGE[outcome.ending])
-        outcome = replace(outcome, notes=(*outcome.notes, salvaged))
-    return outcome
-
-
-def _salvage_coverage(tier: TierPlan, place: Workplace, folder: Path, *, timeout: float) -> str:
-    """Make coverage.json of what the plugin had put aside when the tier was stopped. Returns what to say about it."""
-    parts = [str(part) for part in folder.glob(".coverage*")]
-    data = str(folder / ".coverage")
-    coverage = [tier.command[0], "-m", "coverage"]
-    steps = (
-        [*coverage, "combine", "--keep", f"--data-file={data}", *parts],
-        [*coverage, "json", f"--data-file={data}", "-o", str(folder / "coverage.json")],
-    )
-    until = time.monotonic() + timeout
-    for step in steps if parts else ():
-        done = supervise(
-            step, cwd=place.root, env=tier_environment(tier, place), deadline=max(0.1, until - time.monotonic())
+    if tier.coverage and outcome.stopped is not None:
+        env = tier_environment(tier, place)
+        patience = _PATIENCE[outcome.ending]
+        measured = salvage_coverage(
+            tier.command[0], folder, cwd=place.root, env=env, stopped=outcome.stopped, patience=patience
         )
-        if done.exit_code != 0:
-            break
-    else:
-        if parts:
-            return f"coverage is of up to {CHECKPOINT + 1:g} s before the stop"
-    return "its coverage was lost with the stop"
+        if measured is not None:
+            outcome = replace(outcome, notes=(*outcome.notes, f"coverage was {measured}"))
+    return outcome
 
 
 def tier_environment(tier: TierPlan, place: Workplace) -> dict[str, str]:
@@ -182,7 +161,7 @@ def tier_environment(tier: TierPlan, place: Workplace) -> dict[str, str]:
     env = place.environment.for_tests(tier.env)
     env[EVENTS_VARIABLE] = str(folder / "events.jsonl")
     if tier.coverage:
-        env[CHECKPOINT_VARIABLE] = f"{CHECKPOINT:g}"
+        env[CHECKPOINT_VARIABLE] = f"{CHECKPOINT_SECONDS:g}"
     if tier.per_test is not None:
         env[PER_TEST_VARIABLE] = f"{tier.per_test:g}"
     if tier.gpus:
@@ -193,65 +172,6 @@ def tier_environment(tier: TierPlan, place: Workplace) -> dict[str, str]:
         inherited = env.get("PYTHONPATH")
         env["PYTHONPATH"] = f"{plugin_folder()}:{inherited}" if inherited else str(plugin_folder())
     return env
-
-
-@contextlib.contextmanager
-def own_folder(out: Path) -> Iterator[None]:
-    """Make the output folder, and keep other runs out of it: their files would be taken for ours.
-
-    Raises UsageError where there is one already, or where it cannot be written.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            if not out.exists():
-                out.mkdir(parents=True)
-                (out / ".gitignore").write_text("*\n")
-            lock = stack.enter_context((out / ".lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"--out: another `mltiers run` is writing to {out}", remedy="wait for it, or give another folder"
-            ) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # a file system without locks
-                raise _unwritable(out, error) from None
-        yield
-
-
-def _unwritable(out: Path, error: OSError) -> UsageError:
-    return UsageError(f"--out: {out} cannot be written: {error.strerror or error}", remedy="give a folder that can be")
-
-
-def prepare_out(out: Path, tiers: Sequence[str], *, everything: bool) -> None:
-    """The output folder with a folder for each of these tiers, and nothing of an earlier run: yesterday's report must
-    not be today's evidence. ``everything``: nor that of tiers that do not run today; otherwise those are left alone.
-
-    Raises UsageError where it cannot be written.
-    """
-    try:
-        for name in RUN_FILES:
-            _remove(out / name)
-        for name in tiers:
-            (out / name).mkdir(parents=True, exist_ok=True)
-        for folder in out.iterdir():
-            if folder.name in tiers or (everything and (folder / "result.json").is_file()):
-                _clear(folder)
-    except OSError as error:
-        raise _unwritable(out, error) from None
-
-
-def _clear(folder: Path) -> None:
-    for name in TIER_FILES:
-        _remove(folder / name)
-    for data in folder.glob(".coverage*"):
-        _remove(data)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _py_spy(tier: TierPlan, environment: Environment) -> Path | None:

@@ -380,6 +380,7 @@ class TierResult:
     reason: str | None = None  # why it did not start
     seconds: float = 0.0  # wall time, start to last result
     started: float | None = None
+    stopped: float | None = None  # Unix seconds at which we began to stop it
     tests: tuple[TestResult, ...] = ()
     has_report: bool = False  # a JUnit file, or events of a run that was stopped
     problems: tuple[str, ...] = ()  # what is wrong with the evidence; never empty for an untrustworthy one

@@ -7,7 +7,7 @@ from pathlib import Path
 from orchestrator.errors import InfrastructureError, UsageError
 from orchestrator.gather import Situation, changed_lines
 from orchestrator.judge import judge
-from orchestrator.local import Workplace, own_folder, run_here
+from orchestrator.local import Workplace, run_here
 from orchestrator.machine import effective_cpus
 from orchestrator.model import Plan, TierResult
 from orchestrator.plan import install_line
@@ -15,6 +15,7 @@ from orchestrator.prepare import Hands, Options, out_folder, prepare
 from orchestrator.progress import Progress
 from orchestrator.publish import Published, publish
 from orchestrator.reported import read_parts
+from orchestrator.results_folder import own_folder
 
 
 def run(options: Options, hands: Hands) -> Published:

@@ -40,6 +40,7 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
         "reason": result.reason,
         "seconds": round(result.seconds, 3),
         "started": result.started,
+        "stopped": result.stopped,
         "workers": result.workers,
         "command": list(result.command),
         "has_report": result.has_report,
