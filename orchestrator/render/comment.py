@@ -8,12 +8,11 @@ cut. The report in the artifact has everything.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.judge import floor_percent
 from orchestrator.model import Ending, RunVerdict, TestOutcome, TestResult, TierVerdict, Verdict
-from orchestrator.render.forms import gap_words
 from orchestrator.render.words import (
     SYMBOLS,
     budget,
@@ -21,7 +20,9 @@ from orchestrator.render.words import (
     code_block,
     counts,
     duration,
+    gap_words,
     html_code,
+    line_ranges,
     plural,
     sentence,
 )
@@ -29,6 +30,7 @@ from orchestrator.render.words import (
 # GitHub refuses a comment over 65,536 characters and a step summary over 1 MiB. We count UTF-8 bytes, the stricter.
 COMMENT_LIMIT = 65_000
 SUMMARY_LIMIT = 1_000_000
+_RANGES = 50  # of uncovered lines, per file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +155,7 @@ def _coverage(run: RunVerdict, detail: _Detail) -> Iterator[str]:
         yield "\n".join(f"- known gap {code(gap.name)}: {gap_words(gap)}" for gap in run.known_gaps[: detail.tiers])
     if patch is not None and patch.uncovered and detail.uncovered:
         listed = sorted(patch.uncovered.items())[: detail.uncovered]
-        rows = [f"- {code(path)}: {_ranges(lines)}" for path, lines in listed]
+        rows = [f"- {code(path)}: {line_ranges(lines, _RANGES)}" for path, lines in listed]
         if hidden := len(patch.uncovered) - len(listed):
             rows.append(f"- and {plural(hidden, 'more file')}")
         lines = sum(len(numbers) for numbers in patch.uncovered.values())
@@ -230,20 +232,6 @@ def _footer(run: RunVerdict, links: Links) -> str:
 def _details(title: str, body: str, *, title_is_html: bool = False) -> str:
     head = title if title_is_html else sentence(title)
     return f"<details><summary>{head}</summary>\n\n{body}\n\n</details>"
-
-
-def _ranges(lines: Sequence[int]) -> str:
-    """1–3, 7, 9–10."""
-    out: list[str] = []
-    start = previous = None
-    for line in [*lines, None]:
-        if previous is not None and line == previous + 1:
-            previous = line
-            continue
-        if start is not None:
-            out.append(str(start) if start == previous else f"{start}–{previous}")
-        start = previous = line
-    return ", ".join(out)
 
 
 _UNITS: tuple[tuple[float, str], ...] = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))

@@ -12,6 +12,7 @@ import hashlib
 import re
 import shlex
 import time
+from collections import Counter
 from collections.abc import Iterator
 from html import escape
 from string import Template
@@ -28,10 +29,10 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.render.forms import VERDICT_WORDS, fine_duration, headline, many, one_line, percent, tally
 from orchestrator.render.report_data import TestColumns, data_chunks, has_timeline
-from orchestrator.render.words import budget, visible
+from orchestrator.render.words import budget, duration, one_line, percent, plural, tally, visible
 
+VERDICT_WORDS = {verdict: verdict.value.capitalize().replace("-", " ") for verdict in Verdict}
 SCRIPTS = ("dom", "data", "details", "failures", "coverage", "skips", "timeline", "tables", "tests", "main")
 NOSCRIPT_FAILURES = 50
 OUTPUT_LIMIT = 8_000
@@ -166,7 +167,7 @@ def _figures(run: RunVerdict, counts: Counts) -> Iterator[tuple[str, str, str, s
         )
     spans = [(r.started, r.seconds) for tier in run.tiers if (r := tier.result) and r.started is not None]
     if spans:
-        yield "Took", fine_duration(max(s + took for s, took in spans) - min(s for s, _ in spans)), "", ""
+        yield "Took", duration(max(s + took for s, took in spans) - min(s for s, _ in spans)), "", ""
 
 
 # --- tiers ---------------------------------------------------------------------------------------------------------
@@ -219,11 +220,11 @@ def _time_cell(plan: TierPlan, result: TierResult | None) -> str:
     if result is None:
         return f'<span class="none">budget {budget(plan.budget)}</span>' if plan.budget else _DASH
     if not plan.budget:
-        return fine_duration(result.seconds)
+        return duration(result.seconds)
     share = min(1.0, max(0.0, result.seconds / plan.budget))
     tone = "over" if result.seconds > plan.budget else "near" if share > 0.8 else ""
     return (
-        f"{fine_duration(result.seconds)} <small>of {budget(plan.budget)}</small>"
+        f"{duration(result.seconds)} <small>of {budget(plan.budget)}</small>"
         f'<svg class="bar {tone}" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect width="100" height="4"/><rect class="fill" width="{100 * share:.1f}" height="4"/></svg>'
     )
@@ -277,7 +278,7 @@ def _evidence(result: TierResult) -> Iterator[tuple[str, str]]:
     code = "" if result.exit_code is None else f", exit code {result.exit_code}"
     yield "Ended", _e(f"{result.ending}{code}" + (f": {result.reason}" if result.reason else ""))
     if result.deselected:
-        yield "Deselected", many(result.deselected, "test")
+        yield "Deselected", plural(result.deselected, "test")
     if result.coverage is None and result.coverage_note:
         yield "Coverage", _e(f"unknown: {result.coverage_note}")
     if result.gpu is not None:
@@ -310,7 +311,7 @@ def _noscript(columns: TestColumns) -> str:
         for test in columns.failing(NOSCRIPT_FAILURES)
     )
     rest = f"<p>and {bad - NOSCRIPT_FAILURES:,} more</p>" if bad > NOSCRIPT_FAILURES else ""
-    return f"<h2>{many(bad, 'failing test')}</h2><ul>{rows}</ul>{rest}"
+    return f"<h2>{plural(bad, 'failing test')}</h2><ul>{rows}</ul>{rest}"
 
 
 # --- words and links -----------------------------------------------------------------------------------------------
@@ -357,3 +358,14 @@ def _utc(seconds: float) -> str | None:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
     except (OverflowError, ValueError, OSError):
         return None
+
+
+def headline(run: RunVerdict) -> str:
+    """How the tiers ended, the worst first: "1 tier failed, 3 passed, 2 not run"."""
+    numbers = Counter(tier.verdict for tier in run.tiers)
+    parts = [(VERDICT_WORDS[verdict].lower(), numbers[verdict]) for verdict in Verdict if numbers[verdict]]
+    if not parts:
+        return "The plan has no tier."
+    (word, number), *rest = parts
+    first = "stopped by infrastructure" if word == "infrastructure" else word
+    return ", ".join([f"{plural(number, 'tier')} {first}", *(f"{n} {w}" for w, n in rest)])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.model import Benchmark, Counts, RunVerdict, TestOutcome, TestResult, TierVerdict
-from orchestrator.render.forms import gap_words, line_ranges
+from orchestrator.render.words import gap_words, line_ranges
 
 TICKS = 10_000  # per second
 

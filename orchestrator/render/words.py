@@ -1,12 +1,18 @@
-"""The small phrases every rendering shares, and the escapes that keep hostile names from becoming markup."""
+"""The small phrases every rendering shares, and the escapes that keep hostile names from becoming markup.
+
+``assets/js/dom.js`` writes durations, counts and percentages the same way.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from collections.abc import Iterable
 from html import escape
 
-from orchestrator.model import Counts, Verdict
+from orchestrator.judge import floor_percent
+from orchestrator.model import Counts, KnownGap, Verdict
 
 SYMBOLS = {
     Verdict.PASSED: "✅",
@@ -25,13 +31,21 @@ _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # controls, bidi overrides, s
 
 
 def duration(seconds: float) -> str:
-    """12.3 s, 2m 05s, 1h 30m."""
+    """From tests of 0.4 ms to tiers of 1h 05m: "0.4 ms", "120 ms", "3.42 s", "42.1 s", "2m 14s"."""
+    if not math.isfinite(seconds) or seconds < 0:
+        return "unknown"
+    if seconds < 0.9995:
+        milliseconds = seconds * 1000
+        return f"{milliseconds:.1f} ms" if 0 < milliseconds < 9.95 else f"{milliseconds:.0f} ms"
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m {rest:02}s"
-    return f"{minutes // 60}h {minutes % 60:02}m"
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {rest:02d}s"
 
 
 def budget(seconds: float) -> str:
@@ -45,23 +59,28 @@ def budget(seconds: float) -> str:
     return "".join(f"{n}{unit}" for n, unit in ((hours, "h"), (minutes, "m"), (rest, "s")) if n) or f"{seconds:g}s"
 
 
-def counts(tally: Counts) -> str:
+def counts(found: Counts) -> str:
     """80 passed, 2 skipped; the worst first, zeros left out."""
-    parts = [
-        (tally.failed, "failed"),
-        (tally.error, "error" if tally.error == 1 else "errors"),
-        (tally.unfinished, "unfinished"),
-        (tally.passed, "passed"),
-        (tally.xpassed, "xpassed"),
-        (tally.xfailed, "xfailed"),
-        (tally.skipped, "skipped"),
-    ]
-    return ", ".join(f"{number} {word}" for number, word in parts if number) or "no tests"
+    return ", ".join(f"{number} {word}" for _, word, number in tally(found)) or "no tests"
 
 
-def plural(number: int, word: str) -> str:
-    """1 test, 2 tests."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+def tally(counts: Counts) -> list[tuple[str, str, int]]:
+    """What is worth saying of ``counts``, the worst first, as (outcome, word, number)."""
+    rows = (
+        ("failed", "failed", counts.failed),
+        ("error", "error" if counts.error == 1 else "errors", counts.error),
+        ("unfinished", "unfinished", counts.unfinished),
+        ("passed", "passed", counts.passed),
+        ("xpassed", "xpassed", counts.xpassed),
+        ("xfailed", "xfailed", counts.xfailed),
+        ("skipped", "skipped", counts.skipped),
+    )
+    return [row for row in rows if row[2]]
+
+
+def plural(count: int, noun: str) -> str:
+    """``count`` with its noun and thousands told apart: "1 test", "50,000 tests"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def visible(text: str, *, newlines: bool = False) -> str:
@@ -122,3 +141,39 @@ def sentence(text: str, *, limit: int = 600) -> str:
     # A word joiner keeps the text readable and the mention or autolink dead.
     text = re.sub(r"@(?=\w)", "@\u2060", text)
     return re.sub(r"(https?|ftp)://", "\\1:\u2060//", text)
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """The first line of ``text`` that says something, made visible, at most ``limit`` characters."""
+    for line in text[: 20 * limit].splitlines():
+        if stripped := visible(line).strip():
+            return stripped if len(stripped) <= limit else stripped[: limit - 1] + "…"
+    return ""
+
+
+def percent(value: float | None) -> str:
+    """``value`` percent, rounded down: 79.96 never reads as the 80 it failed to reach."""
+    return "unknown" if value is None else f"{floor_percent(value)}%"
+
+
+def gap_words(gap: KnownGap) -> str:
+    """What became of a part of the source that the configuration says no test reaches."""
+    if not gap.found:
+        return "there is no such file or function in what was measured: take it out of known-gaps"
+    if gap.lines and gap.covered == gap.lines:
+        return "no longer one, every line of it is covered: take it out of known-gaps"
+    return f"{plural(gap.lines, 'line')} not counted"
+
+
+def line_ranges(lines: Iterable[int], limit: int) -> str:
+    """Line numbers folded into ranges: {3, 4, 5, 9} is "3-5, 9"; after ``limit`` ranges "… 12 more"."""
+    ranges: list[list[int]] = []
+    for line in sorted(lines):
+        if ranges and line == ranges[-1][1] + 1:
+            ranges[-1][1] = line
+        else:
+            ranges.append([line, line])
+    words = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:limit]]
+    if len(ranges) > limit:
+        words.append(f"… {len(ranges) - limit} more")
+    return ", ".join(words)

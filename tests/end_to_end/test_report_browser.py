@@ -11,9 +11,8 @@ import pytest
 from playwright.sync_api import expect
 
 from orchestrator.model import RunVerdict, TestOutcome
-from orchestrator.render.forms import fine_duration, percent
 from orchestrator.render.html import render_html
-from orchestrator.render.words import visible
+from orchestrator.render.words import duration, percent, visible
 from tests.support.browser import chromium, launched
 from tests.support.report_samples import HOSTILE_NAMES, SHA, a_test, big_run, hostile_run, run_of, sample_run, tier_of
 
@@ -462,7 +461,7 @@ def test_durations_are_written_as_python_writes_them(words: Any) -> None:
         3900,
         -1,
     ]
-    assert words.evaluate("values => values.map(duration)", values) == [fine_duration(value) for value in values]
+    assert words.evaluate("values => values.map(duration)", values) == [duration(value) for value in values]
 
 
 def test_percentages_are_written_as_python_writes_them(words: Any) -> None:

@@ -91,7 +91,7 @@ def test_the_whole_comment() -> None:
         "\n"
         "<details><summary>3 changed lines not covered</summary>\n"
         "\n"
-        "- `src/a.py`: 3, 5–6\n"
+        "- `src/a.py`: 3, 5-6\n"
         "\n"
         "</details>\n"
         "\n"
@@ -186,7 +186,8 @@ def test_any_text_at_all(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.04, "0.0 s"), (59.96, "1m 00s"), (65, "1m 05s"), (3600, "1h 00m"), (5400, "1h 30m")]
+    ("seconds", "said"),
+    [(0.04, "40 ms"), (12.34, "12.3 s"), (59.96, "1m 00s"), (65, "1m 05s"), (3600, "1h 00m"), (5400, "1h 30m")],
 )
 def test_durations(seconds: float, said: str) -> None:
     assert duration(seconds) == said

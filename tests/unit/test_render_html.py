@@ -29,9 +29,9 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.render.forms import VERDICT_WORDS, fine_duration, headline, line_ranges
-from orchestrator.render.html import SCRIPTS, html_chunks, render_html
+from orchestrator.render.html import SCRIPTS, VERDICT_WORDS, headline, html_chunks, render_html
 from orchestrator.render.report_data import Limits, TestColumns, data_chunks
+from orchestrator.render.words import duration, line_ranges
 from tests.support.report_samples import (
     HOSTILE_NAMES,
     a_test,
@@ -459,7 +459,7 @@ def test_rendering_imports_nothing_heavy() -> None:
     ],
 )
 def test_durations(seconds: float, said: str) -> None:
-    assert fine_duration(seconds) == said
+    assert duration(seconds) == said
 
 
 @pytest.mark.parametrize(
