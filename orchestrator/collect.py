@@ -23,6 +23,7 @@ from orchestrator.readers.junit import read_junit
 from orchestrator.readers.junit_writer import write_junit
 from orchestrator.readers.merge import merge_tests
 from orchestrator.render.documents import result_document
+from orchestrator.render.words import plural
 
 MAX_BYTES = 512 * 1024 * 1024
 _CHUNK = 1 << 16
@@ -97,7 +98,7 @@ def merge_shards(results: Sequence[TierResult]) -> TierResult:
     repeated = [node for node, times in seen.items() if times > 1]
     problems = [f"{problem} (part {n})" for n, part in enumerate(results, 1) for problem in part.problems]
     if repeated:
-        problems.append(f"{len(repeated)} tests ran in more than one part: {', '.join(repeated[:3])}")
+        problems.append(f"{plural(len(repeated), 'test')} ran in more than one part: {', '.join(repeated[:3])}")
     gpus = [part.gpu for part in results if part.gpu is not None]
     unknown = [part.coverage_note or "not measured" for part in results if part.coverage is None]
     return replace(

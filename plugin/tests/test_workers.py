@@ -80,7 +80,7 @@ def test_a_worker_killed_between_tests_is_told_without_a_node_id(run_suite):
     files = {
         "conftest.py": """
             import os
-            def pytest_collection_finish(session):
+            def pytest_collection_modifyitems():  # before xdist hears of its tests, and gives it one that it dies with
                 if os.environ.get("PYTEST_XDIST_WORKER") == "gw0": os._exit(5)
         """,
         "test_it.py": "def test_a(): pass\ndef test_b(): pass",
