@@ -390,6 +390,7 @@ class TierResult:
     benchmark_machine: Mapping[str, Any] = field(default_factory=dict)
     gpu: GpuUse | None = None
     deselected: int = 0
+    deferred: tuple[str, ...] = ()  # node ids that did not fit into the budget and wait for a later run
     workers: int = 1
     command: tuple[str, ...] = ()
     output_tail: str = ""  # last lines of what the process printed

@@ -9,6 +9,16 @@ from orchestrator.model import TierVerdict
 
 
 @dataclass(frozen=True, kw_only=True)
+class CoverageSums:
+    """The coverage of a run without its lines."""
+
+    covered: int
+    statements: int
+    branch_covered: int = 0
+    branch_total: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """One tier (or shard of it) on one commit, in one run. Durations of its tests are quantised to 10 %, texts cut."""
 
@@ -25,6 +35,7 @@ class Record:
     predicted: float | None = None  # seconds, as the plan said
     machine: Mapping[str, str] = field(default_factory=dict)  # cpu, cores, gpu, driver, cuda, torch, python …
     sources: Mapping[str, str] = field(default_factory=dict)  # content hash (git blob id) of each measured file
+    sums: CoverageSums | None = None  # of its coverage
     has_lines: bool = True  # False: the coverage's line sets were not read (or no longer kept), only its sums
 
     @property
