@@ -32,6 +32,7 @@ class Record:
     pull_request: int | None = None
     fork: bool = False  # a stranger's result: shown, never used for baselines, timings or carrying forward
     trusted: bool = False  # of the default branch (push, schedule, merge group): what baselines are made of
+    partial: bool = False  # of a run in which only tiers named on the command line were run
     predicted: float | None = None  # seconds, as the plan said
     machine: Mapping[str, str] = field(default_factory=dict)  # cpu, cores, gpu, driver, cuda, torch, python …
     sources: Mapping[str, str] = field(default_factory=dict)  # content hash (git blob id) of each measured file

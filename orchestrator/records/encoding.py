@@ -90,6 +90,7 @@ class _Document:
     pull_request: int | None = None
     fork: bool = False
     trusted: bool = False
+    partial: bool = False
     predicted: float | None = None
     machine: Mapping[str, str] = field(default_factory=dict)
     result: TierResult | None = None  # without its tests and coverage
@@ -148,6 +149,7 @@ def encode(record: Record) -> dict[str, bytes]:
         pull_request=record.pull_request,
         fork=record.fork,
         trusted=record.trusted,
+        partial=record.partial,
         predicted=record.predicted,
         machine=record.machine,
         result=_bare(result) if result is not None else None,
@@ -236,7 +238,7 @@ def _node_ids(ids: Sequence[str]) -> bytes:
 
 
 def _without_defaults(document: _Document) -> dict[str, Any]:
-    return {key: value for key, value in msgspec.to_builtins(document).items() if value not in (None, [], {}, "")}
+    return {key: value for key, value in msgspec.to_builtins(document).items() if value not in (None, False, [], {}, "")}
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
@@ -262,11 +264,23 @@ def ranges(numbers: frozenset[int]) -> str:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def references(data: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What a record's file refers to: names of lists, and names of lines. Raises BrokenRecordError."""
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """The files that a record's own file refers to, by name, and whether baselines are made of it."""
+
+    lists: tuple[str, ...]
+    lines: tuple[str, ...]
+    trusted: bool
+
+
+def references(data: bytes) -> References:
+    """What a record's file refers to. Raises BrokenRecordError."""
     facts = _object(data)
-    lists = tuple(list_name(str(facts[key])) for key in ("list", "deferred") if facts.get(key))
-    return lists, (lines_name(str(facts["lines"])),) if facts.get("lines") else ()
+    return References(
+        lists=tuple(list_name(str(facts[key])) for key in ("list", "deferred") if facts.get(key)),
+        lines=(lines_name(str(facts["lines"])),) if facts.get("lines") else (),
+        trusted=facts.get("trusted") is True,
+    )
 
 
 def decode(data: bytes, files: Mapping[str, bytes]) -> Record:
@@ -309,6 +323,7 @@ def decode(data: bytes, files: Mapping[str, bytes]) -> Record:
         pull_request=document.pull_request,
         fork=document.fork,
         trusted=document.trusted,
+        partial=document.partial,
         predicted=document.predicted,
         machine=document.machine,
         sources=sources,

@@ -93,6 +93,7 @@ RECORD = Record(
     run="77.1",
     ref="refs/heads/main",
     trusted=True,
+    partial=True,
     machine={"cpu": "a CPU", "cores": "2"},
     sources={"src/model.py": "b" * 40},
 )
@@ -123,9 +124,10 @@ def test_a_secret_of_the_environment_is_not_kept() -> None:
 def test_a_record_can_be_read_without_its_lines_and_says_so() -> None:
     files = encode(RECORD)
     data = files[str(record_name(RECORD))]
-    lists, lines = references(data)
-    assert set(lists) | set(lines) | {str(record_name(RECORD))} == set(files)
-    back = decode(data, {name: files[name] for name in lists})
+    needed = references(data)
+    assert {*needed.lists, *needed.lines, str(record_name(RECORD))} == set(files)
+    assert needed.trusted
+    back = decode(data, {name: files[name] for name in needed.lists})
     assert not back.has_lines
     assert back.tier.result is not None
     assert back.tier.result.coverage is None

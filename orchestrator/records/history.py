@@ -1,0 +1,77 @@
+"""What a run knows of earlier ones, and what is read off it: durations, last outcomes, baselines. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.model import TestOutcome, Verdict
+from orchestrator.records import Record
+
+SAMPLES = 10  # newest durations that an estimate is made of
+# A test that failed may have stopped early, one that was stopped did stop early: neither says what it takes.
+_MEASURED = (TestOutcome.PASSED, TestOutcome.XFAILED, TestOutcome.XPASSED)
+_WHOLE = (Verdict.PASSED, Verdict.FLAKY, Verdict.FAILED)  # a tier that ran to its end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """How long a test takes, from its newest measured runs."""
+
+    seconds: float  # median
+    highest: float
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """The memory as far as one run needs it. ``version`` names the snapshot: two jobs with the same saw the same."""
+
+    version: str | None = None
+    tiers: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)  # newest first, without strangers' results
+    head: tuple[Record, ...] = ()  # what is already stored of the commit under test, newest first, strangers' included
+    sketches: Mapping[str, bytes] = field(default_factory=dict)  # what is kept of older records, by tier, encoded
+    contexts: Mapping[str, bytes] = field(default_factory=dict)  # test → lines maps, by tier, encoded
+    notes: tuple[str, ...] = ()  # what could not be read, and why
+
+    def of(self, tier: str) -> tuple[Record, ...]:
+        """The tier's records, newest first."""
+        return self.tiers.get(tier, ())
+
+    def baseline(self, tier: str) -> Record | None:
+        """The newest record of the tier on the default branch that ran to its end."""
+        return next((r for r in self.of(tier) if r.trusted and r.tier.verdict in _WHOLE), None)
+
+
+def estimates(records: Sequence[Record], *, samples: int = SAMPLES) -> dict[str, Estimate]:
+    """How long each test takes, by node id. ``records``: of one tier, newest first."""
+    seen: dict[str, list[float]] = {}
+    for record in records:
+        for test in record.tier.result.tests if record.tier.result is not None else ():
+            if test.outcome in _MEASURED:
+                durations = seen.setdefault(test.node_id, [])
+                if len(durations) < samples:
+                    durations.append(test.seconds)
+    return {
+        node_id: Estimate(seconds=statistics.median(durations), highest=max(durations), samples=len(durations))
+        for node_id, durations in seen.items()
+    }
+
+
+def last_outcomes(records: Sequence[Record]) -> dict[str, TestOutcome]:
+    """The newest outcome of each test that was executed or was running, by node id."""
+    outcomes: dict[str, TestOutcome] = {}
+    for record in records:
+        for test in record.tier.result.tests if record.tier.result is not None else ():
+            if test.outcome is not TestOutcome.SKIPPED:
+                outcomes.setdefault(test.node_id, test.outcome)
+    return outcomes
+
+
+def newest_per_tier(records: Sequence[Record]) -> dict[str, Record]:
+    """Of several records of one commit, the newest of each tier."""
+    found: dict[str, Record] = {}
+    for record in sorted(records, key=lambda record: record.time):
+        found[record.name] = record
+    return found
