@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from orchestrator.model import Coverage, Ending, Outcome, TestOutcome, TestResult, TierPlan, TierResult
+from orchestrator.model import Coverage, Ending, Outcome, ShardPart, TestOutcome, TestResult, TierPlan, TierResult
 from orchestrator.readers.benchmark import BenchmarkReport, read_benchmarks
 from orchestrator.readers.coverage import combine, read_coverage
 from orchestrator.readers.document import BrokenReportError, load_json_object
@@ -24,6 +24,7 @@ from orchestrator.readers.junit_writer import write_junit
 from orchestrator.readers.merge import merge_tests
 from orchestrator.render.documents import result_document
 from orchestrator.render.words import plural
+from orchestrator.shards import incomplete
 
 MAX_BYTES = 512 * 1024 * 1024
 _CHUNK = 1 << 16
@@ -58,6 +59,8 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
     else:
         tests, disagreements = merge_tests(junit, log)
     problems += disagreements
+    part = log.part if log is not None else None
+    outcome = _as_an_empty_shard(outcome, part)
     coverage, coverage_note = _coverage(plan, folder, problems)
     benchmarks = _benchmarks(plan, folder, problems)
     return TierResult(
@@ -77,6 +80,7 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         benchmark_machine=benchmarks.machine if benchmarks is not None else {},
         gpu=log.gpu if log is not None else None,
         deselected=log.deselected if log is not None else 0,
+        parts=(part,) if part is not None else (),
         workers=plan.workers,
         command=plan.command,
         output_tail=outcome.output_tail,
@@ -85,28 +89,51 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
     )
 
 
-def merge_shards(results: Sequence[TierResult]) -> TierResult:
-    """One result of the parts of a tier that ran apart: every test of any of them, the union of their coverage."""
-    if len(results) == 1:
+def _as_an_empty_shard(outcome: Outcome, part: ShardPart | None) -> Outcome:
+    """How a shard ended for which no test was left: pytest calls that an error of its own (5), and here it is none."""
+    if part is None or part.selected or not part.collected or outcome.exit_code != 5:
+        return outcome
+    said = f"part {part.shard} of {part.shards} has no test: there are {part.collected} of them"
+    return replace(outcome, exit_code=0, notes=(*outcome.notes, said))
+
+
+def merge_shards(results: Sequence[TierResult], *, shards: int = 1) -> TierResult:
+    """One result of the parts of a tier that ran apart: every test of any of them, the union of their coverage.
+
+    ``shards``: how many parts were planned (1: it was not split, as far as is known). That a part is missing, or that
+    the parts were not cut from the same list of tests, is a problem of the whole.
+    """
+    apart = incomplete([part for result in results for part in result.parts], shards=shards)
+    if len(results) == 1 and not apart:
         return results[0]
+    empty = [result for result in results if result.parts and not any(part.selected for part in result.parts)]
+    results = [result for result in results if result not in empty] or results
     first = results[0]
     worst = max(results, key=lambda part: (_ENDINGS.index(part.ending), abs(part.exit_code or 0)))
-    seen: dict[str, int] = {}
-    for part in results:
-        for test in part.tests:
-            seen[test.node_id] = seen.get(test.node_id, 0) + 1
-    repeated = [node for node, times in seen.items() if times > 1]
-    problems = [f"{problem} (part {n})" for n, part in enumerate(results, 1) for problem in part.problems]
+    tests: dict[str, TestResult] = {}
+    repeated: dict[str, None] = {}
+    for result in results:
+        for test in result.tests:
+            other = tests.get(test.node_id, test)
+            if test.node_id in tests and "::" in test.node_id:
+                repeated.setdefault(test.node_id)
+            # A file that cannot be collected, or skips itself, does so in every part.
+            tests[test.node_id] = max(other, test, key=lambda one: one.outcome.bad)
+    problems = list(apart)
+    for number, result in enumerate(results, 1):
+        shard = result.parts[0].shard if len(result.parts) == 1 else number
+        problems += (f"{problem} (part {shard})" for problem in result.problems)
     if repeated:
-        problems.append(f"{plural(len(repeated), 'test')} ran in more than one part: {', '.join(repeated[:3])}")
+        problems.append(f"{plural(len(repeated), 'test')} ran in more than one part: {', '.join([*repeated][:3])}")
     gpus = [part.gpu for part in results if part.gpu is not None]
     unknown = [part.coverage_note or "not measured" for part in results if part.coverage is None]
     return replace(
         first,
         ending=worst.ending,
         exit_code=worst.exit_code,
+        reason=worst.reason,
         seconds=max(part.seconds for part in results),
-        tests=tuple(test for part in results for test in part.tests),
+        tests=tuple(tests.values()),
         has_report=all(part.has_report for part in results),
         problems=tuple(problems),
         coverage=None if unknown else combine(part.coverage for part in results if part.coverage is not None),
@@ -114,12 +141,23 @@ def merge_shards(results: Sequence[TierResult]) -> TierResult:
         benchmarks=tuple(benchmark for part in results for benchmark in part.benchmarks),
         # A part that never touched its GPU is not excused by one that did: the least of them speaks for all.
         gpu=None if any(part.gpu is None for part in results) else min(gpus, key=lambda gpu: gpu.peak_bytes),
-        deselected=sum(part.deselected for part in results),
-        notes=tuple(note for part in results for note in part.notes),
+        # A part that was split off has seen all tests, and left out the same as the others.
+        deselected=max(p.deselected for p in results) if first.parts else sum(p.deselected for p in results),
+        parts=tuple(part for result in (*results, *empty) for part in result.parts),
+        notes=tuple(dict.fromkeys(note for result in (*results, *empty) for note in result.notes)),
     )
 
 
-_ENDINGS = (Ending.EXITED, Ending.UNKNOWN, Ending.NOT_STARTED, Ending.SIGNALED, Ending.DEADLINE, Ending.CANCELLED)
+_ENDINGS = (
+    Ending.EXITED,
+    Ending.UNKNOWN,
+    Ending.DISPATCHED,
+    Ending.NOT_STARTED,
+    Ending.NEVER_STARTED,
+    Ending.SIGNALED,
+    Ending.DEADLINE,
+    Ending.CANCELLED,
+)
 
 
 def find_parts(folders: Sequence[Path]) -> dict[str, list[Path]]:

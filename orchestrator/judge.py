@@ -51,6 +51,17 @@ def judge(
     where unknown. ``newer_head``: the head the pull request has by now, if it is no longer the tested commit.
     """
     tiers = tuple(judge_tier(tier, results.get(tier.name)) for tier in plan.tiers)
+    return judge_run(plan, tiers, changed_lines=changed_lines, newer_head=newer_head)
+
+
+def judge_run(
+    plan: Plan,
+    tiers: tuple[TierVerdict, ...],
+    *,
+    changed_lines: Mapping[str, frozenset[int]] | None = None,
+    newer_head: str | None = None,
+) -> RunVerdict:
+    """The verdict over tiers that are judged: the worst of the required ones, and the thresholds of them together."""
     coverage = combine(t.result.coverage for t in tiers if t.result is not None and t.result.coverage is not None)
     gaps: tuple[KnownGap, ...] = ()
     if coverage is not None:
@@ -85,8 +96,8 @@ def judge_tier(plan: TierPlan, result: TierResult | None) -> TierVerdict:
     exit_code = VERDICT_EXIT_CODES[verdict]
     if verdict is Verdict.FLAKY and plan.flaky_fails:
         exit_code = ExitCode.FAILED
-    if verdict is Verdict.NOT_RUN and plan.run:  # it should have run: a tier it needs did not pass
-        exit_code = ExitCode.FAILED
+    if verdict is Verdict.NOT_RUN and result is not None and result.ending is Ending.NOT_STARTED:
+        exit_code = ExitCode.FAILED  # it should have run: a tier it needs did not pass
     return TierVerdict(plan=plan, result=result, verdict=verdict, reasons=tuple(reasons), exit_code=exit_code)
 
 
@@ -98,9 +109,15 @@ def _tier_verdict(plan: TierPlan, result: TierResult | None) -> tuple[Verdict, l
     running = [t.node_id for t in result.tests if t.outcome is TestOutcome.UNFINISHED]
     if result.ending is Ending.CANCELLED:
         return Verdict.CANCELLED, ["somebody stopped it", *_naming("was running", running)]
+    if result.ending is Ending.DISPATCHED:
+        return Verdict.NOT_RUN, [result.reason or "it runs elsewhere"]
+    if result.ending is Ending.NEVER_STARTED:
+        return Verdict.NEVER_STARTED, [result.reason or "no runner took it", *result.problems]
     if result.ending is Ending.NOT_STARTED:
         verdict = Verdict.INFRASTRUCTURE if result.problems else Verdict.NOT_RUN
         return verdict, [result.reason or "it did not start", *result.problems]
+    if result.parts and not any(part.selected for part in result.parts) and result.exit_code == 0:
+        return Verdict.NOT_RUN, [*result.notes] or ["its part of the tests is empty"]
     over = result.ending is Ending.DEADLINE or (plan.budget > 0 and result.seconds > plan.budget)
     counts = result.counts
     bad = [t.node_id for t in result.tests if t.outcome in (TestOutcome.FAILED, TestOutcome.ERROR)]

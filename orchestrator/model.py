@@ -64,6 +64,28 @@ class PullRequest:
     base_sha: str
     labels: tuple[str, ...] = ()
     fork: bool = False
+    closed: bool = False  # or merged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A comment on a pull request that asks for a tier: ``/mltiers TIER [SHA]``, as it was when it was created."""
+
+    tier: str
+    sha: str | None  # the commit it names; None: the head at that time
+    time: float  # Unix seconds
+    problem: str | None = None  # why it is none
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRun:
+    """The workflow run that a ``workflow_run`` event is about. All of it is GitHub's word, none of it the run's own."""
+
+    run_id: int
+    event: str  # what started it
+    head_repository: str | None  # "owner/name"; None: deleted
+    head_branch: str
+    head_sha: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +111,8 @@ class Event:
     default_branch: str | None = None
     pull_request: PullRequest | None = None
     label: str | None = None  # the label this event added
+    command: Command | None = None  # of an issue_comment event
+    source_run: SourceRun | None = None  # of a workflow_run event
     actor: str | None = None
     run: GithubRun | None = None
     api_url: str | None = None
@@ -98,6 +122,17 @@ class Event:
     def on_github(self) -> bool:
         """Whether this runs inside a GitHub Actions job."""
         return self.run is not None
+
+    @property
+    def of_default_branch(self) -> bool:
+        """Whether the commit is one of the default branch, whose results are baselines; a laptop has only its own."""
+        ours = self.default_branch is not None and self.ref == f"refs/heads/{self.default_branch}"
+        return not self.on_github or (ours and self.name in ("push", "schedule", "workflow_dispatch"))
+
+    @property
+    def may_remember(self) -> bool:
+        """Whether this job may write the history: the job that runs a stranger's code never does."""
+        return self.name != "pull_request" or self.pull_request is None or not self.pull_request.fork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +197,9 @@ class TierPlan:
     command: tuple[str, ...] = ()  # what runs, with {out} standing for the tier's output folder
     env: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # "pytest-xdist is not installed: runs serially"
-    predicted_seconds: float | None = None
+    predicted_seconds: float | None = None  # wall time of the slowest shard
+    waiting: bool = False  # not run as somebody has to approve it first: its status stays pending
+    capped: bool = False  # not run as the day's GPU minutes are used up: a required tier then fails the run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +237,8 @@ class Ending(str, Enum):
     DEADLINE = "deadline"  # we stopped it at its budget
     CANCELLED = "cancelled"  # we stopped it because we were stopped
     NOT_STARTED = "not-started"  # could not be started, or a needed tier did not pass: see reason
+    NEVER_STARTED = "never-started"  # no runner took it within its queue limit
+    DISPATCHED = "dispatched"  # it runs elsewhere and says there what became of it; nobody waited here
     UNKNOWN = "unknown"  # reported from elsewhere without saying
 
     def __str__(self) -> str:
@@ -371,6 +410,17 @@ class GpuUse:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShardPart:
+    """Which of a tier's tests a result is of, as the pytest that ran them said when it had collected."""
+
+    shard: int  # 1 … shards
+    shards: int
+    digest: str  # of all that was collected, of the number of shards and the timings: the same in all parts
+    collected: int  # tests of all shards together
+    selected: int  # tests of this one
+
+
+@dataclass(frozen=True, kw_only=True)
 class TierResult:
     """Everything collected about one tier (or one shard of it), before it is judged."""
 
@@ -391,6 +441,7 @@ class TierResult:
     gpu: GpuUse | None = None
     deselected: int = 0
     deferred: tuple[str, ...] = ()  # node ids that did not fit into the budget and wait for a later run
+    parts: tuple[ShardPart, ...] = ()  # the shards it is made of; empty: it was not split
     workers: int = 1
     command: tuple[str, ...] = ()
     output_tail: str = ""  # last lines of what the process printed
@@ -459,3 +510,10 @@ class RunVerdict:
     coverage_note: str | None = None
     patch: PatchCoverage | None = None
     known_gaps: tuple[KnownGap, ...] = ()
+
+    def tier_named(self, name: str) -> TierVerdict:
+        """The verdict of one tier. Raises KeyError."""
+        for tier in self.tiers:
+            if tier.name == name:
+                return tier
+        raise KeyError(name)

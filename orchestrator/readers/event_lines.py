@@ -34,6 +34,10 @@ class Line(msgspec.Struct):
     count: int = 0
     deselected: int = 0
     exitstatus: int = 0
+    shard: int = 0
+    shards: int = 0
+    digest: str = ""
+    selected: int = 0
     devices: list[str] = []
     peak_bytes: int = 0
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from orchestrator.model import GpuUse, TestOutcome, TestResult
+from orchestrator.model import GpuUse, ShardPart, TestOutcome, TestResult
 from orchestrator.readers.event_lines import Line, parse_line
 from orchestrator.readers.flaws import Flaws, shown
 from orchestrator.readers.runs import Run, lead_of, phase_outcome, result_of
@@ -61,6 +61,7 @@ class EventLog:
     sessions: tuple[Session, ...] = ()
     collected: int | None = None  # tests after deselection; None: collection was not over
     deselected: int = 0
+    part: ShardPart | None = None  # which shard's tests these are; None: the tests were not split
     starts: int = 0  # of tests, attempts counted each
     running: tuple[str, ...] = ()  # node ids of tests that began and have not ended, teardown included
     collecting: tuple[tuple[str, str], ...] = ()  # (worker, file) being collected at the end
@@ -97,6 +98,7 @@ class _Reader:
         self.internal_errors: list[str] = []
         self.collected: int | None = None
         self.deselected = 0
+        self.part: ShardPart | None = None
         self.retried_crashes = 0
         self.gpus: list[GpuUse] = []
         self.last: float | None = None
@@ -113,6 +115,7 @@ class _Reader:
             "collect-error": self._not_collected,
             "collect-skip": self._not_collected,
             "collected": self._collected,
+            "shard": self._shard,
             "crash": self._crash,
             "internal-error": self._internal_error,
             "gpu": self._gpu,
@@ -269,6 +272,17 @@ class _Reader:
         self.collecting.pop(line.worker, None)
         return True
 
+    def _shard(self, line: Line) -> bool:
+        if not (1 <= line.shard <= line.shards and 0 <= line.selected <= line.count and line.digest):
+            return False
+        part = ShardPart(
+            shard=line.shard, shards=line.shards, digest=line.digest, collected=line.count, selected=line.selected
+        )
+        if self.part not in (None, part):
+            self.flaws.add("shard", "the processes of this run did not split the tests alike")
+        self.part = part
+        return True
+
     def _internal_error(self, line: Line) -> bool:
         if len(self.internal_errors) < _KEPT:
             self.internal_errors.append(line.message or "")
@@ -299,6 +313,7 @@ class _Reader:
             sessions=tuple(self.sessions),
             collected=self.collected,
             deselected=self.deselected,
+            part=self.part,
             starts=sum(map(len, self.runs.values())),
             running=tuple(node_id for node_id, runs in self.runs.items() if not all(run.over for run in runs)),
             collecting=tuple(self.collecting.items()),

@@ -48,6 +48,16 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
         "notes": list(result.notes),
         "counts": _counts(result.counts),
         "deselected": result.deselected,
+        "parts": [
+            {
+                "shard": part.shard,
+                "shards": part.shards,
+                "digest": part.digest,
+                "collected": part.collected,
+                "selected": part.selected,
+            }
+            for part in result.parts
+        ],
         "coverage": coverage_summary(result.coverage),
         "coverage_note": result.coverage_note,
         "benchmarks": [

@@ -35,6 +35,13 @@ CHECKPOINT_VARIABLE = "MLTIERS_CHECKPOINT"
 PER_TEST_VARIABLE = "MLTIERS_PER_TEST"
 """The environment variable that says how many seconds one test may take. Without it a test has no limit of its own."""
 
+SHARD_VARIABLE = "MLTIERS_SHARD"
+"""The environment variable that says which part of the tests is to run: ``2/8``. Without it all of them do."""
+
+TIMINGS_VARIABLE = "MLTIERS_TIMINGS"
+"""The environment variable that names the JSON file of durations that parts are cut by. Without it all tests count the
+same."""
+
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     """From here on a signal is answered with stacks: the earliest hook there is, so that a hanging conftest is seen."""
@@ -77,6 +84,11 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_mltiers import events  # noqa: PLC0415 -- only where it is asked for
 
         events.start(config, path)
+    shard, timings = (_own_setting(config, name) for name in (SHARD_VARIABLE, TIMINGS_VARIABLE))
+    if shard:
+        from pytest_mltiers import shards  # noqa: PLC0415 -- only where it is asked for
+
+        shards.start(config, shard, timings)
     interval = os.environ.get(CHECKPOINT_VARIABLE)
     if interval:
         from pytest_mltiers import checkpoint  # noqa: PLC0415 -- only where it is asked for
@@ -87,6 +99,12 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_mltiers import limits  # noqa: PLC0415 -- only where it is asked for
 
         limits.start(config, float(seconds))
+
+
+def _own_setting(config: pytest.Config, name: str) -> str:
+    """A variable that concerns this session alone, and not a pytest that one of its tests starts."""
+    workerinput = getattr(config, "workerinput", None)
+    return str(workerinput.get(name, "")) if workerinput is not None else os.environ.pop(name, "")
 
 
 def __getattr__(name: str) -> object:
