@@ -22,6 +22,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +259,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     if not options.table:
         campaign(options.budget, tuple(s for s in options.only.split(",") if s))
-    TABLE.write_text(table.render(done(), twins([*zoo.ENTRIES, *zoo.TRAINCHECK])))
+    measured = datetime.fromtimestamp(RESULTS.stat().st_mtime, tz=timezone.utc).date()
+    TABLE.write_text(table.render(done(), twins([*zoo.ENTRIES, *zoo.TRAINCHECK]), measured=measured))
 
 
 if __name__ == "__main__":
