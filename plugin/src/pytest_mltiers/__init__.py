@@ -32,6 +32,9 @@ STACKS_VARIABLE = "MLTIERS_STACKS"
 CHECKPOINT_VARIABLE = "MLTIERS_CHECKPOINT"
 """The environment variable that says every how many seconds coverage is saved. Without it only pytest-cov does."""
 
+ORDER_VARIABLE = "MLTIERS_ORDER"
+"""The environment variable that names the file with the order of the tests. Without it pytest's own stays."""
+
 PER_TEST_VARIABLE = "MLTIERS_PER_TEST"
 """The environment variable that says how many seconds one test may take. Without it a test has no limit of its own."""
 
@@ -89,6 +92,12 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_mltiers import shards  # noqa: PLC0415 -- only where it is asked for
 
         shards.start(config, shard, timings)
+    order = os.environ.pop(ORDER_VARIABLE, "") if workerinput is None else ""
+    told = workerinput.get(ORDER_VARIABLE) if workerinput is not None else None
+    if order or told is not None:
+        from pytest_mltiers import order as ordering  # noqa: PLC0415 -- only where it is asked for
+
+        ordering.start(config, order, told=told)
     interval = os.environ.get(CHECKPOINT_VARIABLE)
     if interval:
         from pytest_mltiers import checkpoint  # noqa: PLC0415 -- only where it is asked for
