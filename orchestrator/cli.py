@@ -262,6 +262,7 @@ def _hands(cancel: Cancellation) -> Hands:
         terminal=sys.stderr.isatty() and not environment.in_actions,
         connect=lambda environment: _connect(environment, cancel),
         cancel=cancel,
+        seconds_left=lambda: _seconds_left(cancel),
     )
 
 

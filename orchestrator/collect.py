@@ -216,6 +216,13 @@ def recorded_plan(folder: Path) -> set[str]:
     }
 
 
+def recorded_commit(folder: Path) -> str | None:
+    """The commit that the ``result.json`` beside collected results says they are of."""
+    facts = _read(folder / "result.json", lambda chunks: load_json_object(b"".join(chunks), limit=MAX_BYTES), [])
+    sha = facts.get("sha") if facts is not None else None
+    return sha if isinstance(sha, str) else None
+
+
 def declared_seconds(folder: Path) -> float:
     """The time a JUnit report gives for itself, for a tier that came without a ``result.json``."""
     junit = _read(folder / "junit.xml", read_junit, [])

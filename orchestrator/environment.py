@@ -49,6 +49,7 @@ class Environment:
     output_file: str | None = None
     summary_file: str | None = None
     in_actions: bool = False
+    self_hosted: bool = False  # the job's runner is not one of GitHub's
     color: bool = False
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -74,6 +75,7 @@ class Environment:
             output_file=get("GITHUB_OUTPUT"),
             summary_file=get("GITHUB_STEP_SUMMARY"),
             in_actions=get("GITHUB_ACTIONS") == "true",
+            self_hosted=get("RUNNER_ENVIRONMENT") == "self-hosted",
             color="NO_COLOR" not in variables and (terminal or get("FORCE_COLOR") is not None),
             variables=dict(variables),
         )

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from orchestrator.environment import Environment
 from orchestrator.errors import UsageError
-from orchestrator.model import Event, GithubRun, PullRequest
+from orchestrator.model import Command, Event, GithubRun, PullRequest, SourceRun
 
 GITHUB_EVENTS = (
     "push",
@@ -24,9 +25,12 @@ GITHUB_EVENTS = (
     "release",
 )
 LOCAL = "local"
+COMMAND = "/mltiers"
 
 _NO_COMMIT = "0" * 40
 _SHA = re.compile(r"[0-9a-fA-F]{7,64}")
+_FULL_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_TIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _MERGE_GROUP_PULL = re.compile(r"/pr-(\d+)-")
 
 _UNSAFE = (
@@ -65,6 +69,10 @@ def read_event(environment: Environment, payload: Mapping[str, Any] | None) -> E
         return _push_event(event, body)
     if name == "merge_group":
         return _merge_group_event(event, body)
+    if name == "issue_comment":
+        return _comment_event(event, body)
+    if name == "workflow_run":
+        return _workflow_run_event(event, body)
     return event
 
 
@@ -73,7 +81,8 @@ def override(event: Event, *, sha: str | None, pr: int | None) -> Event:
     if sha is not None:
         if not _SHA.fullmatch(sha):
             raise UsageError(f"--sha {sha!r} is not a commit", remedy="give the full hexadecimal commit id")
-        event = replace(event, sha=sha.lower())
+        # Another commit than the job's own is on no branch that the job could tell.
+        event = replace(event, sha=sha.lower(), ref=event.ref if sha.lower() == event.sha else None)
     if pr is not None:
         if pr <= 0:
             raise UsageError(f"--pr {pr} is not a pull request number")
@@ -94,9 +103,14 @@ def cadences(event: Event, *, pre_merge_label: str) -> frozenset[str]:
     """The words of ``when`` that this event satisfies.
 
     ``nightly`` is ``schedule``; ``pre-merge`` is a merge group, or the label just added by this very event. A label
-    that was already there approves nothing: it was given to an older commit.
+    that was already there approves nothing: it was given to an older commit. A comment asks for what a pull request may
+    have, and the reports of a pull request's run are of what that event runs.
     """
     words = {event.name}
+    if event.name == "issue_comment":
+        words |= {"pre-merge", "pull_request"}
+    if event.name == "workflow_run" and event.source_run is not None:
+        words.add(event.source_run.event)
     if event.name == "schedule":
         words.add("nightly")
     if event.name == "merge_group":
@@ -175,6 +189,67 @@ def _merge_group_event(event: Event, body: Mapping[str, Any]) -> Event:
         number=int(pulls[0]), head_sha=head, head_repository=event.repository, base_ref=base_ref, base_sha=base
     )
     return replace(event, pull_request=request)
+
+
+def _comment_event(event: Event, body: Mapping[str, Any]) -> Event:
+    """A comment, and what it asks for. Its pull request is in the payload by number only: `Event.pull_request` is the
+    caller's to fill in, and ``sha`` is None until then: the job's own is the default branch's.
+    """
+    issue = _need_mapping(body, "issue", event.name)
+    comment = _need_mapping(body, "comment", event.name)
+    author = _text(_mapping(comment, "user"), "login")
+    event = replace(event, sha=None, ref=None, actor=author)
+    number = issue.get("number")
+    if event.action != "created" or not isinstance(issue.get("pull_request"), Mapping) or not isinstance(number, int):
+        return event  # an edited comment starts nothing: it may have said something else when it was agreed with
+    sender = _text(_mapping(body, "sender"), "login")
+    command = parse_command(_text(comment, "body") or "", time=_time(comment, "created_at"))
+    if command is not None and sender != author:
+        command = replace(command, problem="the comment and the event are not by the same person")
+    nobody = PullRequest(number=number, head_sha="", head_repository=None, base_ref="", base_sha="", fork=True)
+    return replace(event, command=command, pull_request=nobody)
+
+
+def parse_command(text: str, *, time: float) -> Command | None:
+    """What a comment's first line asks for; None: nothing. ``time``: when it was created, Unix seconds.
+
+    The first line only: elsewhere it is a quotation, or an example.
+    """
+    words = (text.splitlines() or [""])[0].split()
+    if not words or words[0] != COMMAND or text[:1].isspace():
+        return None
+    if len(words) not in (2, 3) or not _TIER.fullmatch(words[1]):
+        problem = f"a command reads `{COMMAND} TIER` or `{COMMAND} TIER COMMIT`"
+        return Command(tier="", sha=None, time=time, problem=problem)
+    sha = words[2].lower() if len(words) == 3 else None
+    if sha is not None and not _FULL_SHA.fullmatch(sha):
+        problem = "a command names its commit in full, 40 digits: a shorter one can be made to fit another commit"
+        return Command(tier=words[1], sha=None, time=time, problem=problem)
+    return Command(tier=words[1], sha=sha, time=time)
+
+
+def _workflow_run_event(event: Event, body: Mapping[str, Any]) -> Event:
+    run = _need_mapping(body, "workflow_run", event.name)
+    number = run.get("id")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise UsageError(f"the event payload has no workflow_run.id (it has {number!r})")
+    source = SourceRun(
+        run_id=number,
+        event=_text(run, "event") or "",
+        head_repository=_text(_mapping(run, "head_repository"), "full_name"),
+        head_branch=_text(run, "head_branch") or "",
+        head_sha=_need_sha(run, "workflow_run.head_sha"),
+    )
+    return replace(event, sha=source.head_sha, ref=None, source_run=source)
+
+
+def _time(body: Mapping[str, Any], key: str) -> float:
+    """A moment of GitHub's in Unix seconds. Raises UsageError."""
+    value = _text(body, key)
+    try:
+        return datetime.fromisoformat((value or "").replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        raise UsageError(f"the event payload's {key} is not a time: {value!r}") from None
 
 
 def _mapping(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import posixpath
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,14 @@ from orchestrator.git import Git, GitError
 from orchestrator.github import GitHub
 from orchestrator.interpreter import find_python, read_facts
 from orchestrator.model import ChangedFile, Changes, Event, PythonFacts
-from orchestrator.trust import apply_base
+from orchestrator.plan import NO_STANDING, config_identity
+from orchestrator.records.history import History
+from orchestrator.remember import Memory, open_store, read_history
+from orchestrator.standing import ask, complete
+from orchestrator.trust import Ruled, Standing, apply_base
 
 MAX_CONFIG_BYTES = 1 << 20
+_ELSEWHERE = ("issue_comment", "workflow_run")  # what is checked out is the default branch, not what they are about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +44,10 @@ class Situation:
     git: Git | None
     github: GitHub | None
     notes: tuple[str, ...] = ()
+    standing: Standing = NO_STANDING
+    barred: Mapping[str, str] = field(default_factory=dict)  # tiers that may start no runner, and why
+    history: History = field(default_factory=History)
+    memory: Memory | None = None  # where this run's own results go
 
 
 def gather(
@@ -63,23 +73,36 @@ def gather(
         notes.append(f"there is no {config.name} here: every tier with results counts, without budget or threshold")
     git = Git(root=root, variables=environment.variables)
     here, head, prefix, absent = _repository(git)
-    event = override(_event(event_name, environment, here, head), sha=sha, pr=pr)
     github = connect(environment)
+    event = override(complete(_event(event_name, environment, here, head), github, notes), sha=sha, pr=pr)
     found = _range(event, here, head, notes)
     changes = _changes(event, here, found, github, notes) if here is not None else Changes(files=None, source=absent)
-    effective = _trusted(own, event, here, prefix + config.name, notes)
+    ruled = _trusted(own, event, here, prefix + config.name, notes)
+    standing = ask(event, ruled.config, github, now=time.time(), team_machine=environment.self_hosted)
     return Situation(
         root=root,
         config_path=prefix + config.name,
         prefix=prefix,
-        config=effective,
+        config=ruled.config,
         event=event,
         changes=_relative_to(changes, prefix),
         range=found,
         git=here,
         github=github,
         notes=tuple(notes),
+        standing=replace(standing, checkout=head if sha is not None and event.on_github else None),
+        barred=ruled.barred,
     )
+
+
+def recall(situation: Situation, *, environment: Environment, deadline: Callable[[], float]) -> Situation:
+    """The situation with what is remembered of earlier runs. ``deadline``: seconds left to speak to a remote."""
+    config, event = situation.config, situation.event
+    config_id = config_identity(situation.config_path)
+    store = open_store(config, event, root=situation.root, environment=environment, deadline=deadline)
+    history = read_history(store, config_id=config_id, tiers=tuple(config.tiers), sha=event.sha)
+    memory = Memory(store, history, root=situation.root, config_id=config_id, now=time.time)
+    return replace(situation, history=history, memory=memory)
 
 
 def read_config_file(path: Path) -> bytes:
@@ -182,7 +205,7 @@ def _payload(environment: Environment) -> dict[str, Any] | None:
 
 def _range(event: Event, git: Git | None, head: str | None, notes: list[str]) -> tuple[str, str | None] | None:
     """Base and head of the change as this clone has them, so that line numbers are those of the files on disk."""
-    if git is None or head is None or event.base_sha is None:
+    if git is None or head is None or event.base_sha is None or event.name in _ELSEWHERE:
         return None
     if not event.on_github:
         return event.base_sha, None  # a laptop tests the files on disk, whatever event it stands in for
@@ -243,10 +266,10 @@ def _relative_to(changes: Changes, prefix: str) -> Changes:
 # --- whose configuration rules -------------------------------------------------------------------------------------
 
 
-def _trusted(own: Config, event: Event, git: Git | None, path: str, notes: list[str]) -> Config:
+def _trusted(own: Config, event: Event, git: Git | None, path: str, notes: list[str]) -> Ruled:
     """What to test comes from the commit under test; what concerns trust and cost from the base branch."""
-    if event.name != "pull_request" or event.base_sha is None:
-        return own
+    if event.name not in ("pull_request", *_ELSEWHERE) or not event.base_sha:
+        return Ruled(config=own)
     text = git.show(event.base_sha, path) if git is not None else None
     base = None
     if text is not None:
@@ -254,6 +277,8 @@ def _trusted(own: Config, event: Event, git: Git | None, path: str, notes: list[
             base = parse_config(text, filename=f"{event.base_ref}:{path}")
         except ConfigError:
             notes.append(f"{path} of the base branch cannot be read, so no tier of it starts another runner")
-    config, said = apply_base(own, base)
-    notes += said
-    return config
+    elif event.name in _ELSEWHERE:
+        return Ruled(config=own)  # the default branch's own, which is what is checked out
+    ruled = apply_base(own, base)
+    notes += ruled.notes
+    return ruled

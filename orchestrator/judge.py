@@ -98,6 +98,8 @@ def judge_tier(plan: TierPlan, result: TierResult | None) -> TierVerdict:
         exit_code = ExitCode.FAILED
     if verdict is Verdict.NOT_RUN and result is not None and result.ending is Ending.NOT_STARTED:
         exit_code = ExitCode.FAILED  # it should have run: a tier it needs did not pass
+    if plan.capped and not plan.run:
+        exit_code = ExitCode.FAILED  # and so should this one: the day's GPU minutes are used up
     return TierVerdict(plan=plan, result=result, verdict=verdict, reasons=tuple(reasons), exit_code=exit_code)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def effective_memory(read: Read = read_text, physical: int | None = None) -> int
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if physical is None else physical
     limits = [limit for limit in (_memory_limit(directory, read) for directory in _cgroups("memory", read)) if limit]
     return min([machine, *limits])
+
+
+def fingerprint(read: Read = read_text) -> dict[str, str]:
+    """What this machine is, as far as it decides how long a computation takes: system, CPU model, cores of ours."""
+    cpuinfo = read("/proc/cpuinfo") or ""
+    models = (line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name"))
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": next(models, "") or platform.processor() or "unknown",
+        "cores": str(effective_cpus(read)),
+    }
 
 
 def _affinity() -> int:

@@ -152,6 +152,39 @@ class Changes:
     source: str  # "git", "api", or why unknown
 
 
+# --- runs elsewhere ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkflowRun:
+    """A workflow run. ``status``: queued, in_progress, completed, waiting, requested, pending."""
+
+    id: int
+    title: str  # its `run-name`
+    status: str
+    conclusion: str | None  # of a completed one: success, failure, cancelled, timed_out, …
+    url: str  # for humans
+    event: str
+    created: float = 0.0  # Unix seconds
+
+    @property
+    def over(self) -> bool:
+        return self.status == "completed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkflowJob:
+    """A job of a run. ``started``: Unix seconds; GitHub gives one also to a job that still waits for a runner."""
+
+    name: str
+    status: str
+    conclusion: str | None
+    labels: tuple[str, ...]  # asked for by `runs-on`
+    runner: str | None  # that took it
+    started: float | None
+    completed: float | None
+
+
 # --- plan ----------------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +231,7 @@ class TierPlan:
     env: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # "pytest-xdist is not installed: runs serially"
     predicted_seconds: float | None = None  # wall time of the slowest shard
+    timings: str | None = None  # version of the history whose durations its shards are split by
     waiting: bool = False  # not run as somebody has to approve it first: its status stays pending
     capped: bool = False  # not run as the day's GPU minutes are used up: a required tier then fails the run
 

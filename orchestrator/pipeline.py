@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.errors import InfrastructureError, UsageError
@@ -30,6 +31,8 @@ def report(options: Options, folders: list[Path], hands: Hands) -> Published:
     """`mltiers report DIR...`: the same line, with results that were collected elsewhere."""
     situation, planned = prepare(options, hands, runs=False)
     plan, results = read_parts(planned, folders, root=situation.root, on_github=situation.event.on_github)
+    if not situation.event.on_github:
+        situation = replace(situation, memory=None)  # what a laptop looks at again was remembered when it ran
     return conclude(plan, results, situation, options, hands)
 
 
@@ -53,10 +56,13 @@ def execute(plan: Plan, situation: Situation, options: Options, hands: Hands) ->
 def conclude(
     plan: Plan, results: dict[str, TierResult], situation: Situation, options: Options, hands: Hands
 ) -> Published:
-    """Judge, render, publish."""
-    verdict = judge(plan, results, changed_lines=changed_lines(situation), newer_head=_newer_head(situation, hands))
+    """Judge, remember, render, publish."""
+    lines = changed_lines(situation)
+    verdict = judge(plan, results, changed_lines=lines, newer_head=_newer_head(situation, hands))
     return publish(
         verdict,
+        memory=situation.memory,
+        changed_lines=lines,
         out=out_folder(options, situation),
         prefix=situation.prefix,
         environment=hands.environment,

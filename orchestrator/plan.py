@@ -15,8 +15,20 @@ from orchestrator.errors import UsageError
 from orchestrator.event import LOCAL, cadences
 from orchestrator.globs import any_match
 from orchestrator.model import Changes, Event, Plan, PythonFacts, TierPlan
+from orchestrator.records.history import History
+from orchestrator.trust import (
+    Allowance,
+    Standing,
+    expected_seconds,
+    gpu_minutes_today,
+    may_run_here,
+    may_start,
+    of_fork,
+)
 
 PLUGIN = "pytest_mltiers"
+NOT_ASKED_FOR = "not among the tiers asked for"
+NO_STANDING = Standing()
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -38,19 +50,40 @@ class Machine:
     variables: Mapping[str, str]  # the environment the tests inherit
 
 
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Whether a tier runs, and why; what it waits for. See the fields of the same names of `TierPlan`."""
+
+    run: bool
+    reason: str
+    waiting: bool = False
+    capped: bool = False
+
+
+def config_identity(config_path: str) -> str:
+    """What tells two configurations of one repository apart: their comments, their history. ``config_path``: from the
+    repository's top.
+    """
+    return hashlib.sha256(config_path.encode(errors="surrogateescape")).hexdigest()[:12]
+
+
 def make_plan(
     config: Config,
     event: Event,
     changes: Changes,
+    history: History,
     *,
     config_path: str,
     request: Request,
     machine: Machine,
     pythons: Mapping[str, PythonFacts],
+    standing: Standing = NO_STANDING,
+    barred: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Plan:
     """The plan. ``config_path``: from the repository's top. ``pythons``: the facts of the interpreters that tiers name;
-    a tier whose Python was not looked at (results reported from elsewhere) has no command line.
+    a tier whose Python was not looked at (results reported from elsewhere) has no command line. ``barred``: tiers that
+    may start no runner, and why.
 
     Raises UsageError for a named tier that is not in the configuration.
     """
@@ -58,28 +91,36 @@ def make_plan(
         if name not in config.tiers:
             raise UsageError(f"there is no tier {name!r} in {config_path}", remedy=f"it has: {', '.join(config.tiers)}")
     words = cadences(event, pre_merge_label=config.pre_merge_label)
+    allowance = _allowance(config, history, standing)
     decided: dict[str, TierPlan] = {}
     for name in _in_order(config.tiers):
         tier = config.tiers[name]
-        run, reason = _decide(name, tier, config, event, words, changes, request)
         where = "here" if not tier.runner or (name in request.tiers and not request.dispatch) else "dispatched"
-        if run and where == "dispatched" and request.tiers:
-            raise UsageError(f"tier {name} {_no_dispatch(name, tier, request)}")
-        if run and where == "dispatched":
-            run, reason = False, _no_dispatch(name, tier, request)
-        planned = _tier_plan(name, tier, run=run, reason=reason, where=where, request=request)
-        if run and (missing := [need for need in tier.needs if need in decided and not decided[need].run]):
-            if request.tiers:
+        decision = _decide(name, tier, config, event, words, changes, request)
+        if decision.run and tier.runner:
+            decision = _trusted(name, event, standing, barred or {}, granted=decision)
+        if decision.run and where == "here":
+            decision = _here(event, standing, granted=decision)
+        if decision.run and where == "dispatched" and not request.dispatch:
+            labels = ", ".join(tier.runner)
+            decision = Decision(run=False, reason=f"belongs on a runner with [{labels}], and --no-dispatch was given")
+        planned = _tier_plan(name, tier, decision, where=where, request=request)
+        planned = replace(planned, predicted_seconds=expected_seconds(history.of(name)))
+        missing = [need for need in tier.needs if need in decided and not decided[need].run]
+        if planned.run and missing:
+            if request.tiers or event.command is not None:
                 planned = replace(planned, notes=(f"needs {', '.join(missing)}, not part of this run",))
             else:
                 because = f"needs {missing[0]}, which does not run: {decided[missing[0]].reason}"
                 planned = replace(planned, run=False, reason=because)
+        if planned.run and where == "dispatched":
+            planned, allowance = _within(planned, allowance, event)
         if planned.run and (python := pythons.get(tier.python)) is not None:
             planned = _how(planned, tier, config, python, machine, request)
         decided[name] = planned
     return Plan(
         config_path=config_path,
-        config_id=hashlib.sha256(config_path.encode(errors="surrogateescape")).hexdigest()[:12],
+        config_id=config_identity(config_path),
         event=event,
         changes=changes,
         tiers=tuple(decided[name] for name in config.tiers),
@@ -88,7 +129,7 @@ def make_plan(
         coverage_patch=config.coverage.patch,
         known_gaps=tuple(config.coverage.known_gaps),
         partial=bool(request.tiers) and any(name not in request.tiers for name in config.tiers),
-        notes=tuple(notes),
+        notes=(*notes, *history.notes),
     )
 
 
@@ -108,50 +149,100 @@ def _in_order(tiers: Mapping[str, Tier]) -> list[str]:
 
 def _decide(
     name: str, tier: Tier, config: Config, event: Event, words: frozenset[str], changes: Changes, request: Request
-) -> tuple[bool, str]:
-    """Whether the tier runs as far as event, trust and changed files go, and why."""
-    if request.tiers and name not in request.tiers:
-        return False, "not among the tiers asked for"
-    if tier.runner and event.pull_request is not None and event.pull_request.fork:
-        return False, "a fork's pull request never starts a self-hosted runner"
+) -> Decision:
+    """Whether the tier runs as far as the event, what was asked for and the changed files go."""
     if request.tiers:
-        return True, "asked for by name"
-    if not words & set(tier.when):
-        return False, _wrong_event(tier, config, event)
+        named = name in request.tiers
+        return Decision(run=named, reason="asked for by name" if named else NOT_ASKED_FOR)
+    touched = _touched(tier, changes, request)
+    wanted = bool(words & set(tier.when))
+    if event.command is not None and tier.runner:
+        # Somebody asked for it: which files changed is no reason against that.
+        return Decision(run=wanted, reason="asked for by a comment" if wanted else _wrong_event(tier, event))
+    if not wanted and "pull_request" in words and event.name != LOCAL and "pre-merge" in tier.when:
+        if touched is None:
+            return Decision(run=False, reason=_untouched(tier))
+        waits = f"waits for the label '{config.pre_merge_label}' (runs on {', '.join(tier.when)})"
+        by_comment = of_fork(name, event) if tier.runner else None
+        return Decision(run=False, reason=by_comment or waits, waiting=True)
+    if not wanted:
+        return Decision(run=False, reason=_wrong_event(tier, event))
+    return Decision(run=touched is not None, reason=_untouched(tier) if touched is None else touched or _runs(event))
+
+
+def _touched(tier: Tier, changes: Changes, request: Request) -> str | None:
+    """Which change concerns the tier, in words ("": it asks for none); None: no change does."""
     if not tier.changes or request.force:
-        return True, f"runs on {event.name}" if event.name != LOCAL else "runs here"
+        return ""
     if changes.files is None:
-        return True, f"changed files are unknown ({changes.source}), so it runs"
+        return f"changed files are unknown ({changes.source}), so it runs"
     paths = [path for file in changes.files for path in (file.path, file.old_path) if path]
-    if touched := any_match(paths, tier.changes):
-        return True, f"{touched} changed"
-    return False, f"no changed file matches {', '.join(tier.changes)}"
+    found = any_match(paths, tier.changes)
+    return f"{found} changed" if found else None
 
 
-def _wrong_event(tier: Tier, config: Config, event: Event) -> str:
-    starts = ", ".join(tier.when)
-    if event.name == "pull_request" and "pre-merge" in tier.when:
-        return f"waits for the label '{config.pre_merge_label}' (runs on {starts})"
+def _untouched(tier: Tier) -> str:
+    return f"no changed file matches {', '.join(tier.changes)}"
+
+
+def _runs(event: Event) -> str:
+    return f"runs on {event.name}" if event.name != LOCAL else "runs here"
+
+
+def _wrong_event(tier: Tier, event: Event) -> str:
+    starts = ", ".join(tier.when) or "nothing"
     if event.name == LOCAL:
         return f"runs on {starts}; name it to run it now"
     return f"runs on {starts}, not on {event.name}"
 
 
-def _no_dispatch(name: str, tier: Tier, request: Request) -> str:
-    labels = ", ".join(tier.runner)
-    if not request.dispatch:
-        return f"belongs on a runner with [{labels}], and --no-dispatch was given"
-    return (
-        f"belongs on a runner with [{labels}]; starting it there is not yet supported: "
-        f"`mltiers run {name} --no-dispatch` runs it on the machine it is called on"
-    )
+def _trusted(name: str, event: Event, standing: Standing, barred: Mapping[str, str], *, granted: Decision) -> Decision:
+    """The same decision, if the event may use a machine of the team's for the tier."""
+    if name in barred:
+        return Decision(run=False, reason=barred[name])
+    consent = may_start(name, event, standing)
+    return granted if consent.allowed else Decision(run=False, reason=consent.reason, waiting=consent.waiting)
 
 
-def _tier_plan(name: str, tier: Tier, *, run: bool, reason: str, where: str, request: Request) -> TierPlan:
+def _here(event: Event, standing: Standing, *, granted: Decision) -> Decision:
+    """The same decision, if this job may run the commit's code. Raises UsageError for the wrong commit."""
+    if standing.checkout is not None and event.sha is not None and not standing.checkout.startswith(event.sha):
+        raise UsageError(
+            f"the checkout is at {standing.checkout}, and the commit to test is {event.sha}: nothing was run",
+            remedy="check out that commit: `ref:` of actions/checkout",
+        )
+    consent = may_run_here(event, standing)
+    return granted if consent.allowed else Decision(run=False, reason=consent.reason, waiting=consent.waiting)
+
+
+def _allowance(config: Config, history: History, standing: Standing) -> Allowance:
+    if config.gpu_minutes_per_day is None:
+        return Allowance()
+    readable = history.version is not None or not history.notes
+    records = [record for name in history.tiers for record in history.of(name)]
+    used = gpu_minutes_today(records, now=standing.now) if readable else None
+    return Allowance(cap=config.gpu_minutes_per_day, used=used)
+
+
+def _within(planned: TierPlan, allowance: Allowance, event: Event) -> tuple[TierPlan, Allowance]:
+    """The plan of a dispatched tier, if the day's GPU minutes allow it, and what is left of them then.
+
+    What somebody starts by hand is their own decision.
+    """
+    devices = planned.gpus * planned.shards
+    seconds = planned.predicted_seconds or planned.budget
+    over = allowance.refuse(devices=devices, seconds=seconds, guessed=planned.predicted_seconds is None)
+    if over is not None and event.name not in ("workflow_dispatch", LOCAL):
+        return replace(planned, run=False, reason=over, capped=True), allowance
+    return planned, allowance.spend(devices=devices, seconds=seconds)
+
+
+def _tier_plan(name: str, tier: Tier, decision: Decision, *, where: str, request: Request) -> TierPlan:
     return TierPlan(
         name=name,
-        run=run,
-        reason=reason,
+        run=decision.run,
+        reason=decision.reason,
+        waiting=decision.waiting,
         where=where,
         runner=tuple(tier.runner),
         gpus=tier.gpus,

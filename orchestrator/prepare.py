@@ -13,7 +13,7 @@ from typing import TextIO
 
 from orchestrator.environment import Environment
 from orchestrator.errors import Cancelled, UsageError
-from orchestrator.gather import Situation, gather, gather_pythons, replace_python
+from orchestrator.gather import Situation, gather, gather_pythons, recall, replace_python
 from orchestrator.github import GitHub
 from orchestrator.machine import effective_cpus
 from orchestrator.model import Plan
@@ -46,6 +46,7 @@ class Hands:
     terminal: bool
     connect: Callable[[Environment], GitHub | None]
     cancel: Cancellation
+    seconds_left: Callable[[], float]  # to speak to others: without end, or what a cancelled job has
 
 
 def prepare(options: Options, hands: Hands, *, runs: bool = True) -> tuple[Situation, Plan]:
@@ -68,12 +69,19 @@ def _prepare(options: Options, hands: Hands, *, runs: bool) -> tuple[Situation, 
         environment=hands.environment,
         connect=hands.connect,
     )
+    if runs and situation.event.name == "workflow_run":
+        raise UsageError(
+            "this job holds a token that can write, and the run it is about may be a stranger's: nothing is run here",
+            remedy="`mltiers report DIR` shows what that run brought",
+        )
     config = replace_python(situation.config, options.python) if options.python else situation.config
+    situation = recall(situation, environment=hands.environment, deadline=hands.seconds_left)
     pythons = gather_pythons(config, situation.root, hands.environment) if runs else {}
     plan = make_plan(
         config,
         situation.event,
         situation.changes,
+        situation.history,
         config_path=situation.config_path,
         request=Request(
             tiers=options.tiers,
@@ -83,6 +91,8 @@ def _prepare(options: Options, hands: Hands, *, runs: bool) -> tuple[Situation, 
         ),
         machine=Machine(cpus=effective_cpus(), variables=hands.environment.for_tests({})),
         pythons=pythons,
+        standing=situation.standing,
+        barred=situation.barred,
         notes=situation.notes,
     )
     return situation, plan

@@ -6,7 +6,7 @@ What costs nothing and cannot fail comes first, GitHub last: a cancelled job has
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -16,13 +16,18 @@ from orchestrator.comment_thread import upsert_comment
 from orchestrator.environment import Environment
 from orchestrator.errors import ExitCode, InfrastructureError
 from orchestrator.github import Forbidden, GitHub
+from orchestrator.history import HistoryError
 from orchestrator.job import append
 from orchestrator.model import RunVerdict, Verdict
+from orchestrator.remember import Memory
 from orchestrator.render.annotations import render_annotations
 from orchestrator.render.comment import Links, marker, render_comment, render_summary
 from orchestrator.render.documents import plan_document, verdict_document
 from orchestrator.render.html import render_html
 from orchestrator.render.outputs import run_outputs
+from orchestrator.view import view
+
+_VIEWS = 5  # how often a comment is said again because another run has stored something
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,8 @@ class Published:
 def publish(
     run: RunVerdict,
     *,
+    memory: Memory | None,
+    changed_lines: Mapping[str, frozenset[int]] | None,
     out: Path,
     prefix: str,
     environment: Environment,
@@ -44,20 +51,27 @@ def publish(
     comment: str,
     talk: TextIO,
 ) -> Published:
-    """Write and post everything. Never raises for what GitHub answers: that becomes part of the verdict.
+    """Write, remember and post everything. Never raises for what GitHub answers: that becomes part of the verdict.
 
     ``comment``: on-change, always or never. ``prefix``: the configuration's folder from the repository's top.
+    ``memory``: where the results are kept, None: nowhere. ``changed_lines``: as `judge` takes them.
     """
     links = Links(run=run.plan.event.run.url if run.plan.event.run is not None else None)
     wrong = write_files(run, out=out, prefix=prefix, links=links)
     if wrong:
         run = _spoiled(run, f"results could not be written: {'; '.join(wrong)}")
     said = run
+    if memory is not None and (unsaid := memory.add(run)) is not None:
+        print(unsaid, file=talk)
+        run = said = replace(run, plan=replace(run.plan, notes=(*run.plan.notes, unsaid)))
     if environment.in_actions:
         for line in render_annotations(run, prefix=prefix):
             print(line, file=talk)
         talk.flush()
-    run, url = _tell(run, links, github=github, comment=comment, talk=talk)
+    show = _Shown(memory, changed_lines=changed_lines, talk=talk)
+    run, url = _tell(run, show, links, github=github, comment=comment, talk=talk)
+    with contextlib.suppress(OSError):
+        _write_text(out / "comment.md", render_comment(show.now(run), links=links))
     if run is not said:
         with contextlib.suppress(OSError):
             write_json(out / "verdict.json", verdict_document(run))
@@ -85,8 +99,35 @@ def write_files(run: RunVerdict, *, out: Path, prefix: str, links: Links) -> lis
     return wrong
 
 
+class _Shown:
+    """What a comment shows of a run: the state of its commit over all runs, as far as it is stored."""
+
+    def __init__(
+        self, memory: Memory | None, *, changed_lines: Mapping[str, frozenset[int]] | None, talk: TextIO
+    ) -> None:
+        self.memory = memory
+        self.changed_lines = changed_lines
+        self.talk = talk
+
+    def now(self, run: RunVerdict) -> RunVerdict:
+        """The run, completed with what the other runs of its commit have stored."""
+        if self.memory is None or not self.memory.head:
+            return run
+        return view(run, self.memory.head, run_key=self.memory.run_key, changed_lines=self.changed_lines)
+
+    def changed(self, run: RunVerdict) -> bool:
+        """Look again. Whether another run has stored something in the meantime."""
+        if self.memory is None or run.plan.event.sha is None:
+            return False
+        try:
+            return self.memory.refresh(run.plan.event.sha)
+        except HistoryError as error:
+            print(f"what other runs of this commit found is unknown: {error}", file=self.talk)
+            return False
+
+
 def _tell(
-    run: RunVerdict, links: Links, *, github: GitHub | None, comment: str, talk: TextIO
+    run: RunVerdict, show: _Shown, links: Links, *, github: GitHub | None, comment: str, talk: TextIO
 ) -> tuple[RunVerdict, str | None]:
     """The comment on the event's pull request. The verdict becomes infrastructure if it cannot be told."""
     pull = run.plan.event.pull_request
@@ -98,9 +139,16 @@ def _tell(
     if github is None:
         print("no GITHUB_TOKEN: the comment was not posted (it is in comment.md)", file=talk)
         return run, None
-    body = render_comment(run, links=links)
+    show.changed(run)
     try:
-        url = upsert_comment(github, number=pull.number, marker=marker(run.plan.config_id), body=body, policy=comment)
+        for _ in range(_VIEWS):
+            body = render_comment(show.now(run), links=links)
+            own = marker(run.plan.config_id)
+            url = upsert_comment(github, number=pull.number, marker=own, body=body, policy=comment)
+            # Another run may have stored its results after we read and shown them before we did: the last word would
+            # then be ours, and without them. So look again, and say it again.
+            if not show.changed(run):
+                break
     except Forbidden as error:
         if pull.fork and error.read_only_token:
             print("a fork's token may not comment: the fork-report workflow posts this (comment.md)", file=talk)

@@ -57,10 +57,12 @@ def _as_reported(tier: TierPlan, *, found: bool, promised: bool, recorded: bool)
 
 
 def _read_tier(plan: TierPlan, folders: Sequence[Path], root: Path) -> TierResult:
-    results = []
-    for folder in folders:
-        outcome = recorded_outcome(plan.name, folder)
-        if outcome.ending is Ending.UNKNOWN and not outcome.seconds:
-            outcome = replace(outcome, seconds=declared_seconds(folder))
-        results.append(collect_tier(plan, outcome, folder, root=root))
-    return merge_shards(results)
+    return merge_shards([read_part(plan, folder, root=root) for folder in folders])
+
+
+def read_part(plan: TierPlan, folder: Path, *, root: Path) -> TierResult:
+    """One folder with results of a tier, as it was left elsewhere."""
+    outcome = recorded_outcome(plan.name, folder)
+    if outcome.ending is Ending.UNKNOWN and not outcome.seconds:
+        outcome = replace(outcome, seconds=declared_seconds(folder))
+    return collect_tier(plan, outcome, folder, root=root)

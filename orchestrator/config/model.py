@@ -245,10 +245,12 @@ class Config(_Section, frozen=True, kw_only=True):
     pre_merge_label: Annotated[Label, doc("the pull request label that starts `pre-merge` tiers")] = "ready-for-gpu"
     gpu_minutes_per_day: Annotated[
         Annotated[float, Meta(ge=0)] | None,
-        LATER,
-        doc("GPU minutes that nightly and pre-merge tiers may use in a day"),
+        doc(
+            "GPU minutes (devices × minutes) that tiers with a `runner` may use in a day (UTC), however they were "
+            "started but by hand; a tier that would go over it is not run, and fails the run if it is required"
+        ),
     ] = None
-    history: Annotated[History, LATER, doc("where the memory of earlier commits lives")] = History()
+    history: Annotated[History, doc("where the memory of earlier commits lives")] = History()
     tiers: Annotated[dict[TierName, Tier], Meta(min_length=1), doc("the tiers, by name")]
 
 

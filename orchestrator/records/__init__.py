@@ -27,6 +27,7 @@ class Record:
     config_id: str
     event: str  # GitHub's name, or "local"
     tier: TierVerdict
+    others: tuple[TierVerdict, ...] = ()  # tiers that this run had a reason not to run
     run: str = ""  # identity of the run that wrote it: "<run id>.<attempt>", or a nonce on a laptop
     ref: str | None = None  # branch of a push or schedule ("refs/heads/main")
     pull_request: int | None = None

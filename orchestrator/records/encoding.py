@@ -85,6 +85,7 @@ class _Document:
     verdict: Verdict
     reasons: tuple[str, ...] = ()
     exit_code: int = 0
+    others: tuple[TierVerdict, ...] = ()
     run: str = ""
     ref: str | None = None
     pull_request: int | None = None
@@ -139,11 +140,11 @@ def encode(record: Record) -> dict[str, bytes]:
         time=round(record.time, 3),
         config_id=record.config_id,
         event=record.event,
-        # What a tier's environment holds may be a secret of somebody's, and nobody reads how an old one was called.
-        plan=replace(tier.plan, command=(), env={}, python=None),
+        plan=_bare_plan(tier.plan),
         verdict=tier.verdict,
         reasons=tier.reasons,
         exit_code=int(tier.exit_code),
+        others=tuple(replace(other, plan=_bare_plan(other.plan), result=None) for other in record.others),
         run=record.run,
         ref=record.ref,
         pull_request=record.pull_request,
@@ -163,6 +164,11 @@ def encode(record: Record) -> dict[str, bytes]:
     )
     files[str(record_name(record))] = _json(_without_defaults(document))
     return files
+
+
+def _bare_plan(plan: TierPlan) -> TierPlan:
+    """Without its environment, which may hold a secret of somebody's, and without how it was called."""
+    return replace(plan, command=(), env={}, python=None)
 
 
 def _bare(result: TierResult) -> TierResult:
@@ -238,7 +244,8 @@ def _node_ids(ids: Sequence[str]) -> bytes:
 
 
 def _without_defaults(document: _Document) -> dict[str, Any]:
-    return {key: value for key, value in msgspec.to_builtins(document).items() if value not in (None, False, [], {}, "")}
+    facts = msgspec.to_builtins(document)
+    return {key: value for key, value in facts.items() if value not in (None, [], {}, "") and value is not False}
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
@@ -318,6 +325,7 @@ def decode(data: bytes, files: Mapping[str, bytes]) -> Record:
         config_id=document.config_id,
         event=document.event,
         tier=tier,
+        others=document.others,
         run=document.run,
         ref=document.ref,
         pull_request=document.pull_request,

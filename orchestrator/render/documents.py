@@ -188,6 +188,8 @@ def _tier_plan(tier: TierPlan) -> dict[str, Any]:
         "env": dict(tier.env),
         "notes": list(tier.notes),
         "predicted_seconds": tier.predicted_seconds,
+        "waiting": tier.waiting,
+        "capped": tier.capped,
     }
 
 

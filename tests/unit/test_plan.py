@@ -8,7 +8,8 @@ from orchestrator.config import parse_config
 from orchestrator.errors import UsageError
 from orchestrator.model import ChangedFile, Changes, Event, Plan, PullRequest, PythonFacts, TierPlan
 from orchestrator.plan import Machine, Request, make_plan
-from orchestrator.trust import apply_base
+from orchestrator.records.history import History
+from orchestrator.trust import Ruled, apply_base
 
 CONFIG = """
 version: 1
@@ -62,6 +63,7 @@ def plan(
         parse_config(config, filename="ml-tiers.yml"),
         event,
         changes,
+        History(),
         config_path="ml-tiers.yml",
         request=Request(**request),  # type: ignore[arg-type]
         machine=Machine(cpus=cpus, variables=variables or {}),
@@ -122,7 +124,7 @@ def test_a_label_would_start_it() -> None:
 
 
 def test_a_fork_never_starts_a_runner_not_even_by_name() -> None:
-    assert decided(plan(FORK))["gpu"] == "skip: a fork's pull request never starts a self-hosted runner"
+    assert decided(plan(FORK))["gpu"].startswith("skip: a fork's pull request never starts a self-hosted runner")
     assert not plan(FORK, tiers=("gpu",), dispatch=False).tier("gpu").run
 
 
@@ -138,10 +140,11 @@ def test_a_remote_tier_named_with_no_dispatch_runs_here() -> None:
 
 
 def test_a_remote_tier_is_never_silently_run_here() -> None:
-    for request in ({}, {"dispatch": False}):
-        gpu = plan(Event(name="schedule"), **request).tier("gpu")
-        assert (gpu.run, gpu.where) == (False, "dispatched")
-        assert "[self-hosted, cuda]" in gpu.reason
+    gpu = plan(Event(name="schedule")).tier("gpu")
+    assert (gpu.run, gpu.where) == (True, "dispatched")
+    gpu = plan(Event(name="schedule"), dispatch=False).tier("gpu")
+    assert (gpu.run, gpu.where) == (False, "dispatched")
+    assert gpu.reason == "belongs on a runner with [self-hosted, cuda], and --no-dispatch was given"
 
 
 def test_a_name_that_is_no_tier() -> None:
@@ -207,10 +210,11 @@ def test_the_base_branch_says_where_a_pull_request_may_run() -> None:
     base = parse_config(CONFIG, filename="x")
     text = CONFIG.replace("[self-hosted, cuda]", "[bigger]").replace("version: 1", "version: 1\npre-merge-label: go")
     own = parse_config(text + "  extra:\n    runner: [bigger]\n", filename="x")
-    config, notes = apply_base(own, base)
+    ruled = apply_base(own, base)
+    config, notes = ruled.config, ruled.notes
     assert config.tiers["gpu"].runner == ("self-hosted", "cuda")
     assert config.pre_merge_label == "ready-for-gpu"
     assert len(notes) == 3
     assert any("tiers.gpu.runner" in note for note in notes)
-    assert any("extra is new" in note for note in notes)
-    assert apply_base(base, base) == (base, [])
+    assert any("tier extra: it is new" in note for note in notes)
+    assert apply_base(base, base) == Ruled(config=base)

@@ -90,6 +90,11 @@ RECORD = Record(
     tier=TierVerdict(
         plan=PLAN, result=RESULT, verdict=Verdict.FAILED, reasons=("1 of 3 tests failed",), exit_code=ExitCode.FAILED
     ),
+    others=(
+        TierVerdict(
+            plan=TierPlan(name="gpu", run=False, reason="waits"), result=None, verdict=Verdict.NOT_RUN, reasons=("waits",)
+        ),
+    ),
     run="77.1",
     ref="refs/heads/main",
     trusted=True,
