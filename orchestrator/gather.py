@@ -23,7 +23,7 @@ from orchestrator.model import ChangedFile, Changes, Event, PythonFacts
 from orchestrator.plan import NO_STANDING, config_identity
 from orchestrator.records.history import History
 from orchestrator.remember import Memory, open_store, read_history
-from orchestrator.standing import ask, complete
+from orchestrator.standing import ask, complete, look_up
 from orchestrator.trust import Ruled, Standing, apply_base
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -75,6 +75,8 @@ def gather(
     here, head, prefix, absent = _repository(git)
     github = connect(environment)
     event = override(complete(_event(event_name, environment, here, head), github, notes), sha=sha, pr=pr)
+    if pr is not None and event.name == "workflow_dispatch":
+        event = look_up(event, pr, github, notes)
     found = _range(event, here, head, notes)
     changes = _changes(event, here, found, github, notes) if here is not None else Changes(files=None, source=absent)
     ruled = _trusted(own, event, here, prefix + config.name, notes)
@@ -268,7 +270,7 @@ def _relative_to(changes: Changes, prefix: str) -> Changes:
 
 def _trusted(own: Config, event: Event, git: Git | None, path: str, notes: list[str]) -> Ruled:
     """What to test comes from the commit under test; what concerns trust and cost from the base branch."""
-    if event.name not in ("pull_request", *_ELSEWHERE) or not event.base_sha:
+    if event.name not in ("pull_request", "workflow_dispatch", *_ELSEWHERE) or not event.base_sha:
         return Ruled(config=own)
     text = git.show(event.base_sha, path) if git is not None else None
     base = None
@@ -281,4 +283,5 @@ def _trusted(own: Config, event: Event, git: Git | None, path: str, notes: list[
         return Ruled(config=own)  # the default branch's own, which is what is checked out
     ruled = apply_base(own, base)
     notes += ruled.notes
-    return ruled
+    # Whoever dispatches by hand may write here, and so merge what they name.
+    return replace(ruled, barred={}) if event.name == "workflow_dispatch" else ruled

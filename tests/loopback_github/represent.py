@@ -424,7 +424,7 @@ def workflow_run(run: state.Run) -> Json:
         "workflow_url": f"{repository_url(record)}/actions/workflows/{run.workflow.id}",
         "head_commit": simple_commit(record, run.head_sha),
         "repository": minimal_repository(record),
-        "head_repository": minimal_repository(record),
+        "head_repository": minimal_repository(run.head_repository or record),
     }
 
 

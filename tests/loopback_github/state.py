@@ -200,6 +200,7 @@ class Run:
     jobs: list[Job] = field(default_factory=list)
     artifacts: list[Artifact] = field(default_factory=list)
     cancel_requested: bool = False
+    head_repository: Repository | None = field(default=None, repr=False)  # of a fork's pull request; None: its own
     hidden_listings: int = 0  # how many listings still miss it: a new run is not listed at once
 
     def add_job(self, name: str, labels: Sequence[str] = ("self-hosted", "linux", "cuda")) -> Job:

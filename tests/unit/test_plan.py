@@ -6,10 +6,23 @@ import pytest
 
 from orchestrator.config import parse_config
 from orchestrator.errors import UsageError
-from orchestrator.model import ChangedFile, Changes, Event, Plan, PullRequest, PythonFacts, TierPlan
-from orchestrator.plan import Machine, Request, make_plan
+from orchestrator.model import (
+    ChangedFile,
+    Changes,
+    Ending,
+    Event,
+    Plan,
+    PullRequest,
+    PythonFacts,
+    TierPlan,
+    TierResult,
+    TierVerdict,
+    Verdict,
+)
+from orchestrator.plan import NO_STANDING, Machine, Request, make_plan
+from orchestrator.records import Record
 from orchestrator.records.history import History
-from orchestrator.trust import Ruled, apply_base
+from orchestrator.trust import Ruled, Standing, apply_base
 
 CONFIG = """
 version: 1
@@ -42,6 +55,7 @@ tiers:
 """
 FULL = PythonFacts(executable="/venv/bin/python", version="3.11.7", pytest="9", xdist="3", cov="7", benchmark="5")
 BARE = PythonFacts(executable="/venv/bin/python", version="3.11.7", pytest="9")
+EMPTY = History()
 NOTHING = Changes(files=(), source="git")
 
 
@@ -57,17 +71,20 @@ def plan(
     python: PythonFacts = FULL,
     cpus: int = 4,
     variables: dict[str, str] | None = None,
+    history: History = EMPTY,
+    standing: Standing = NO_STANDING,
     **request: object,
 ) -> Plan:
     return make_plan(
         parse_config(config, filename="ml-tiers.yml"),
         event,
         changes,
-        History(),
+        history,
         config_path="ml-tiers.yml",
         request=Request(**request),  # type: ignore[arg-type]
         machine=Machine(cpus=cpus, variables=variables or {}),
         pythons={"python": python},
+        standing=standing,
     )
 
 
@@ -218,3 +235,69 @@ def test_the_base_branch_says_where_a_pull_request_may_run() -> None:
     assert any("tiers.gpu.runner" in note for note in notes)
     assert any("tier extra: it is new" in note for note in notes)
     assert apply_base(base, base) == Ruled(config=base)
+
+
+# --- what it costs ---------------------------------------------------------------------------------------------------
+
+NIGHT = "  night: {when: [nightly], runner: [cuda], gpus: 2, budget: 20m}\n"
+CAPPED = f"gpu-minutes-per-day: 60\n{CONFIG}{NIGHT}"
+NOON = 20_000 * 86_400 + 43_200.0
+
+
+def remembered(*minutes: float, tier: str = "gpu", gpus: int = 1, **more: object) -> History:
+    """A tier's earlier runs of today."""
+    records = tuple(
+        Record(
+            sha="a" * 40,
+            time=NOON - 60,
+            config_id="x",
+            event="workflow_dispatch",
+            tier=TierVerdict(
+                plan=TierPlan(name=tier, run=True, reason="", gpus=gpus),
+                result=TierResult(name=tier, ending=Ending.EXITED, seconds=60 * taken),
+                verdict=Verdict.PASSED,
+            ),
+        )
+        for taken in minutes
+    )
+    return History(version="abc", tiers={tier: records}, **more)  # type: ignore[arg-type]
+
+
+def at_noon(event: Event, history: History, **request: object) -> Plan:
+    return plan(event, history=history, config=CAPPED, standing=Standing(now=NOON), **request)
+
+
+def test_what_a_remote_tier_will_take_is_what_it_took() -> None:
+    assert at_noon(Event(name="schedule"), remembered(4, 6, 5)).tier("gpu").predicted_seconds == 300
+    assert at_noon(Event(name="schedule"), History()).tier("gpu").predicted_seconds is None
+
+
+def test_over_the_days_gpu_minutes_nothing_starts_and_that_is_said() -> None:
+    night = at_noon(Event(name="schedule"), remembered(20, 20))
+    assert (night.tier("gpu").run, night.tier("gpu").capped) == (True, False)  # 40 are used, 20 expected: just so
+    late = night.tier("night")
+    assert (late.run, late.capped, late.where) == (False, True, "dispatched")
+    assert late.reason == (
+        "over gpu-minutes-per-day: 60 of 60 GPU minutes are used today (UTC), and this may take 40, its budget"
+    )
+
+
+@pytest.mark.parametrize("name", ["schedule", "merge_group"])
+def test_the_cap_is_over_nightly_and_pre_merge(name: str) -> None:
+    assert at_noon(Event(name=name), remembered(50)).tier("gpu").capped
+
+
+def test_what_somebody_starts_by_hand_is_their_own_decision() -> None:
+    by_hand = at_noon(Event(name="workflow_dispatch"), remembered(100), tiers=("gpu",))
+    assert (by_hand.tier("gpu").run, by_hand.tier("gpu").where) == (True, "dispatched")
+
+
+def test_a_history_that_cannot_be_read_is_no_permission_to_spend() -> None:
+    unread = History(notes=("what earlier runs took is unknown: no route",))
+    gpu = at_noon(Event(name="schedule"), unread).tier("gpu")
+    assert gpu.capped
+    assert gpu.reason == "gpu-minutes-per-day is 60, and how many were used today is unknown"
+
+
+def test_a_tier_that_is_not_started_anyway_is_not_over_the_cap() -> None:
+    assert not at_noon(PUSH, remembered(100)).tier("gpu").capped
