@@ -64,12 +64,13 @@ def prepare_out(out: Path, tiers: Sequence[str], *, everything: bool) -> None:
             (out / name).mkdir(parents=True, exist_ok=True)
         for folder in out.iterdir():
             if folder.name in tiers or (everything and (folder / "result.json").is_file()):
-                _clear(folder)
+                clear_tier(folder)
     except OSError as error:
         raise _unwritable(out, error) from None
 
 
-def _clear(folder: Path) -> None:
+def clear_tier(folder: Path) -> None:
+    """Remove what an earlier run of the tier left in its folder."""
     for name in TIER_FILES:
         _remove(folder / name)
     for data in folder.glob(".coverage*"):

@@ -48,8 +48,11 @@ Change = Callable[[Snapshot], Mapping[str, bytes | None]]
 class Store(Protocol):
     """Raises HistoryError from every method."""
 
-    def snapshot(self) -> Snapshot:
-        """What is there now. A store that was never written is an empty one, not an error."""
+    def snapshot(self, version: str | None = None) -> Snapshot:
+        """What is there now, or was at ``version``: the shards of one tier are all split by the same durations.
+
+        A store that was never written is an empty one, not an error; a version that is no longer there is one.
+        """
 
     def update(self, change: Change, *, message: str, forget: bool = False) -> Snapshot:
         """Make a change that no racing writer loses, and return what is there then.
@@ -77,7 +80,7 @@ def check_layout(data: bytes, *, where: str) -> None:
     try:
         facts = json.loads(data)
         version = facts["version"]
-        newer = isinstance(version, int) and version > LAYOUT
+        newer = int(version) > LAYOUT
     except (ValueError, RecursionError, KeyError, TypeError):
         raise HistoryError(
             f"{where}: {VERSION} is broken", remedy=f'write {{"version": {LAYOUT}}} into it, or delete the history'

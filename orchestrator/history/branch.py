@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -88,8 +89,18 @@ class BranchStore:
         self._filters = True  # until git or the server turns out to know none
         self._here: set[str] = set()  # blobs that need no fetching
 
-    def snapshot(self) -> Snapshot:
-        return self._snapshot_of(self._fetch_tip())
+    def snapshot(self, version: str | None = None) -> Snapshot:
+        if version is None:
+            return self._snapshot_of(self._fetch_tip())
+        if not re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", version):
+            raise HistoryError(f"the history has no version {version!r}: its versions are commits")
+        tip = self._fetch_tip(version)
+        if tip is None:
+            raise HistoryError(
+                f"version {version[:10]} of the history is no longer there",
+                remedy="It was compacted away since the tier was planned: run the workflow again.",
+            )
+        return self._snapshot_of(tip)
 
     def update(self, change: Change, *, message: str, forget: bool = False) -> Snapshot:
         troubles = 0
@@ -136,21 +147,22 @@ class BranchStore:
 
     # --- reading
 
-    def _fetch_tip(self) -> _Tip | None:
-        """The branch as it is now, without its files where that can be had; None: there is no such branch."""
+    def _fetch_tip(self, version: str | None = None) -> _Tip | None:
+        """The branch as it is now (or a commit of it), without its files where that can be had; None: there is none."""
+        wanted = version or self._ref
         for attempt in range(_TROUBLES):
             # Nothing of ours has a ref, so that git never tells the server "I have this commit": the server would then
             # leave out the files of it that we ask for later.
-            done = self._fetch("--depth=1", *(["--filter=blob:none"] if self._filters else []), self._ref)
+            done = self._fetch("--depth=1", *(["--filter=blob:none"] if self._filters else []), wanted)
             if done.unknown_option and self._filters:
                 self._filters = False
-                done = self._fetch("--depth=1", self._ref)
+                done = self._fetch("--depth=1", wanted)
             if done.code == 0:
                 head = (self._repository.path / "FETCH_HEAD").read_text()
                 self._note_blobs()
                 return self._tip_of(head.split()[0])
             listed = self._repository.run("ls-remote", "origin", self._ref, network=True)
-            if listed.code == 0 and not listed.out.strip():
+            if listed.code == 0 and (version is not None or not listed.out.strip()):
                 return None
             if _is_refused(done):
                 raise self._unreadable(done)

@@ -44,9 +44,12 @@ class FolderStore:
         self._patience = patience
         self._sleep = sleep
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, version: str | None = None) -> Snapshot:
         try:
-            return self._snapshot()
+            found = self._snapshot()
+            if version not in (None, found.version):
+                raise HistoryError(f"{self.root}: has changed since version {str(version)[:10]}")
+            return found
         except OSError as error:
             self._unreadable(error)
 
