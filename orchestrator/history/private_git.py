@@ -157,7 +157,7 @@ def words(err: str, *, limit: int = 300) -> str:
             text = text.partition(": ")[2]
         else:
             continue
-        if text and text not in kept and not text.startswith(("failed to push some refs", "RPC failed")):
+        if text and text not in kept and not text.startswith("failed to push some refs"):
             kept.append(text)
     return "; ".join(kept)[:limit] or (err.strip().splitlines() or [""])[-1][:limit]
 

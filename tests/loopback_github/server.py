@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.loopback_github import actions_routes, routes  # noqa: F401 -- they register their endpoints
+from tests.loopback_github import actions_routes, githttp, routes  # noqa: F401 -- they register their endpoints
 from tests.loopback_github.api import NO_BODY, ROUTES, Answer, ApiError, Call, Hooks, check_permission
 from tests.loopback_github.contract import Operation, github_contract
 from tests.loopback_github.faults import Fault, Faults
@@ -88,6 +88,11 @@ class LoopbackGitHub:
         """For ``GITHUB_API_URL``; no slash at the end."""
         return self.world.api_url
 
+    @property
+    def server_url(self) -> str:
+        """For ``GITHUB_SERVER_URL``: git speaks to ``<server_url>/<owner>/<name>.git``."""
+        return self._api.origin
+
     def add_repository(
         self,
         full_name: str = "octo/widgets",
@@ -141,6 +146,15 @@ class LoopbackGitHub:
             return self.violate("the token was sent to another host")
         return self._blobs.get(path) or Answer(status=404, body={"message": "no such blob"})
 
+    def take_fault(self, method: str, path: str) -> Fault | None:
+        """The fault that waits for this request, after what comes before its answer."""
+        fault = self._faults.take(method, path)
+        if fault is not None:
+            if fault.before is not None:
+                fault.before()
+            self._stopping.wait(fault.hang)
+        return fault
+
     def _store(self, content: bytes) -> str:
         path = f"/blobs/{secrets.token_hex(8)}.zip"
         self._blobs[path] = content
@@ -162,13 +176,9 @@ class LoopbackGitHub:
         if problems:
             return _Outcome(self.violate("; ".join(f"{title}: {problem}" for problem in problems)))
 
-        fault = self._faults.take(request.method, request.path)
-        if fault is not None:
-            if fault.before is not None:
-                fault.before()
-            self._stopping.wait(fault.hang)
-            if not fault.effect:
-                return _Outcome(None, fault, operation)
+        fault = self.take_fault(request.method, request.path)
+        if fault is not None and not fault.effect:
+            return _Outcome(None, fault, operation)
         answer = self._perform(request, operation, path, query, body)
         if answer.after is not None:
             answer.after()
@@ -340,6 +350,9 @@ class _ApiHandler(_Handler):
             self._send_answer(github.violate(f"a body of {length} bytes"))
             return
         target = urlsplit(self.path)  # a proxy is asked for a whole address: this server is its own proxy
+        if githttp.is_git(target.path):
+            self._serve_git(target.path, target.query, length)
+            return
         request = _Request(
             method=self.command,
             raw_path=target.path,
@@ -373,6 +386,45 @@ class _ApiHandler(_Handler):
         cut = fault is not None and fault.truncate
         self.close_connection = self.close_connection or cut
         self._send_answer(answer, cut=cut)
+
+    def _serve_git(self, path: str, query: str, length: int) -> None:
+        github = self.server.github
+        chunked = self.headers.get("Transfer-Encoding", "").lower() == "chunked"
+        content = self._chunks() if chunked else self.rfile.read(length)
+        headers = self._headers()
+        fault = github.take_fault(self.command, path)
+        answer: githttp.GitAnswer | None = None
+        if fault is None or fault.effect:
+            answer = githttp.answer(
+                github.world, method=self.command, path=path, query=query, headers=headers, content=content
+            )
+        if fault is not None and fault.status is not None:
+            answer = githttp.GitAnswer(status=fault.status, headers=fault.headers, content=b"")
+        dropped = answer is None or (fault is not None and fault.drop)
+        github.exchanges.append(
+            Exchange(
+                method=self.command,
+                path=path,
+                query=dict(parse_qsl(query, keep_blank_values=True)),
+                headers=headers,
+                body=None,
+                status=None if dropped or answer is None else answer.status,
+            )
+        )
+        if dropped or answer is None:
+            self.close_connection = True
+            return
+        self._send(answer.status, answer.headers, answer.content)
+
+    def _chunks(self) -> bytes:
+        parts: list[bytes] = []
+        while (size := int(self.rfile.readline(20).split(b";")[0], 16)) > 0:
+            parts.append(self.rfile.read(size))
+            self.rfile.readline(2)
+            if sum(map(len, parts)) > MOST_BYTES:
+                raise ConnectionError(f"a body of more than {MOST_BYTES} bytes")
+        self.rfile.readline(2)
+        return b"".join(parts)
 
     do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _serve  # noqa: N815 -- http.server finds them by name
 
