@@ -22,6 +22,7 @@ from orchestrator.readers.events import EventLog, read_events
 from orchestrator.readers.junit import read_junit
 from orchestrator.readers.junit_writer import write_junit
 from orchestrator.readers.merge import merge_tests
+from orchestrator.records.contexts import read_contexts
 from orchestrator.render.documents import result_document
 from orchestrator.render.words import plural
 from orchestrator.shards import incomplete
@@ -62,6 +63,7 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
     part = log.part if log is not None else None
     outcome = _as_an_empty_shard(outcome, part)
     coverage, coverage_note = _coverage(plan, folder, problems)
+    contexts = _read(folder / "contexts.json", _contexts, problems)
     benchmarks = _benchmarks(plan, folder, problems)
     return TierResult(
         name=plan.name,
@@ -76,6 +78,7 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         problems=tuple(dict.fromkeys(problems)),
         coverage=coverage,
         coverage_note=coverage_note,
+        contexts=contexts,
         benchmarks=benchmarks.benchmarks if benchmarks is not None else (),
         benchmark_machine=benchmarks.machine if benchmarks is not None else {},
         gpu=log.gpu if log is not None else None,
@@ -307,6 +310,16 @@ def _coverage(plan: TierPlan, folder: Path, problems: list[str]) -> tuple[Covera
     if not plan.coverage and plan.python is not None:
         return None, "pytest-cov is not installed"
     return None, "it left no coverage report"
+
+
+def _contexts(chunks: Iterator[bytes]) -> bytes:
+    """The file as it is, once it is known to be one."""
+    data = b"".join(chunks)
+    try:
+        read_contexts(load_json_object(data, limit=MAX_BYTES))
+    except ValueError as error:
+        raise BrokenReportError(str(error)) from None
+    return data
 
 
 def _benchmarks(plan: TierPlan, folder: Path, problems: list[str]) -> BenchmarkReport | None:

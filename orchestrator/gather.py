@@ -27,6 +27,7 @@ from orchestrator.standing import ask, complete, look_up
 from orchestrator.trust import Ruled, Standing, apply_base
 
 MAX_CONFIG_BYTES = 1 << 20
+_FOR_THE_COMMENT = 3.0  # seconds
 _ELSEWHERE = ("issue_comment", "workflow_run")  # what is checked out is the default branch, not what they are about
 
 
@@ -101,7 +102,14 @@ def recall(situation: Situation, *, environment: Environment, deadline: Callable
     """The situation with what is remembered of earlier runs. ``deadline``: seconds left to speak to a remote."""
     config, event = situation.config, situation.event
     config_id = config_identity(situation.config_path)
-    store = open_store(config, event, root=situation.root, environment=environment, deadline=deadline)
+    store = open_store(
+        config,
+        event,
+        root=situation.root,
+        environment=environment,
+        # A cancelled job has few seconds left, and most of all owes the comment.
+        deadline=lambda: deadline() - _FOR_THE_COMMENT,
+    )
     history = read_history(store, config_id=config_id, tiers=tuple(config.tiers), sha=event.sha)
     memory = Memory(store, history, root=situation.root, config_id=config_id, now=time.time)
     return replace(situation, history=history, memory=memory)

@@ -233,6 +233,7 @@ class TierPlan:
     predicted_seconds: float | None = None  # wall time of the slowest shard
     timings: str | None = None  # version of the history whose durations its shards are split by
     waiting: bool = False  # not run as somebody has to approve it first: its status stays pending
+    settled: bool = False  # not run as this commit has been tested already: what was said of it then stands
     capped: bool = False  # not run as the day's GPU minutes are used up: a required tier then fails the run
 
 
@@ -474,6 +475,7 @@ class TierResult:
     benchmark_machine: Mapping[str, Any] = field(default_factory=dict)
     gpu: GpuUse | None = None
     deselected: int = 0
+    contexts: bytes | None = None  # contexts.json of a tier that measured which tests execute which lines
     deferred: tuple[str, ...] = ()  # node ids that did not fit into the budget and wait for a later run
     parts: tuple[ShardPart, ...] = ()  # the shards it is made of; empty: it was not split
     workers: int = 1

@@ -11,6 +11,7 @@ from orchestrator.config import Config
 from orchestrator.environment import Environment
 from orchestrator.history import HistoryError, Snapshot, Store
 from orchestrator.history.branch import BranchStore
+from orchestrator.history.compaction import compact, due
 from orchestrator.history.folder import FolderStore
 from orchestrator.judge import judge_tier
 from orchestrator.machine import fingerprint
@@ -41,13 +42,15 @@ def open_store(
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def read_history(store: Store, *, config_id: str, tiers: Sequence[str], sha: str | None) -> History:
+def read_history(
+    store: Store, *, config_id: str, tiers: Sequence[str], sha: str | None, version: str | None = None
+) -> History:
     """What a run needs of the memory: the newest records of its tiers, what is stored of its commit, and what is kept
     of the rest. Never raises: what cannot be read is unknown, and said.
     """
     notes: list[str] = []
     try:
-        snapshot = store.snapshot()
+        snapshot = store.snapshot(version)
         ours = _names(snapshot, config_id)
         newest = {tier: [n for n in ours if n.tier == tier and not n.fork][:NEWEST] for tier in tiers}
         at_head = [name for name in ours if name.sha == sha]
@@ -181,6 +184,9 @@ class Memory:
                 name = record_name(record)
                 if (name.tier, name.sha, name.run) not in stored:
                     files |= {file: data for file, data in encode(record).items() if file not in snapshot.names}
+                    contexts = record.tier.result.contexts if record.tier.result is not None else None
+                    if contexts is not None and record.trusted:
+                        files[contexts_name(self.config_id, record.name)] = contexts
             return files
 
         tiers = ", ".join(record.name for record in records)
@@ -189,6 +195,14 @@ class Memory:
         except HistoryError as error:
             return f"the results were not remembered: {error}"
         self.version = snapshot.version
+        return self._compact() if due(snapshot) else None
+
+    def _compact(self) -> str | None:
+        """What is remembered is safe by now: that it could not be made smaller is worth a word, and no more."""
+        try:
+            self.version = compact(self.store, now=self.now()).snapshot.version
+        except HistoryError as error:
+            return f"the history could not be compacted: {error}"
         return None
 
     def refresh(self, sha: str) -> bool:

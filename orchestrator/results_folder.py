@@ -21,6 +21,8 @@ TIER_FILES = (
     "result.json",
     "output.log",
     "stacks",
+    "contexts.json",
+    "timings.json",
 )
 
 

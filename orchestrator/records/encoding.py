@@ -176,6 +176,7 @@ def _bare(result: TierResult) -> TierResult:
         result,
         tests=(),
         coverage=None,
+        contexts=None,
         deferred=(),
         command=(),
         output_tail="",

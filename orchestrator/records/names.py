@@ -23,7 +23,8 @@ from orchestrator.records import Record
 VERSION = "version.json"
 NO_COMMIT = "none"  # in the place of a commit, for a folder outside git
 _RECORD = re.compile(
-    rf"(runs|forks)/([0-9a-f]{{12}})/([^/]+)/(\d{{8}}T\d{{6}}Z)-([0-9a-f]{{7,64}}|{NO_COMMIT})-([A-Za-z0-9.]+)\.json", re.ASCII
+    rf"(runs|forks)/([0-9a-f]{{12}})/([^/]+)/(\d{{8}}T\d{{6}}Z)-([0-9a-f]{{7,64}}|{NO_COMMIT})-([A-Za-z0-9.]+)\.json",
+    re.ASCII,
 )
 _STAMP = "%Y%m%dT%H%M%SZ"
 
