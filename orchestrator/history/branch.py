@@ -277,9 +277,10 @@ class BranchStore:
         refspec = f"{commit}:{self._ref}"
         if over is None or not forget:
             return self._repository.run("push", "--porcelain", "--no-thin", "origin", refspec, network=True)
-        # Thin, because git otherwise does not see that the two commits have most of their files in common.
+        # Thin, because git otherwise does not see that the two commits have most of their files in common. And without
+        # the refspec's `+`, which would overrule the lease.
         lease = f"--force-with-lease={self._ref}:{over.commit}"
-        return self._repository.run("push", "--porcelain", "--thin", lease, "origin", f"+{refspec}", network=True)
+        return self._repository.run("push", "--porcelain", "--thin", lease, "origin", refspec, network=True)
 
     def _pause(self, attempt: int) -> None:
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt, 16))

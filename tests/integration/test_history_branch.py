@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.history import HistoryError, HistoryForbidden
+from orchestrator.history import HistoryError, HistoryForbidden, Snapshot
 from orchestrator.history.branch import BranchStore
 from tests.loopback_github import READ, LoopbackGitHub, dropped, hanging, server_error
 from tests.support.stores import BRANCH, bare_repository, branch_store, git
@@ -96,6 +96,22 @@ def test_the_branch_has_nothing_to_do_with_the_project(github: LoopbackGitHub, d
     assert "[skip ci]" in git(data, "log", "-1", "--format=%b", BRANCH)
     assert "by itself" in git(data, "show", f"{BRANCH}:README.md")
     git(data, "fsck", "--strict")
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_a_change_is_computed_again_on_what_another_wrote_first(github: LoopbackGitHub, forget: bool) -> None:
+    add(on(github))
+    seen: list[frozenset[str]] = []
+
+    def change(snapshot: Snapshot) -> dict[str, bytes | None]:
+        if not seen:
+            add(on(github), "runs/a/2", b"two")
+        seen.append(snapshot.names)
+        return {"runs/a/1": None, "runs/a/3": b"three"}
+
+    on(github).update(change, message="change", forget=forget)
+    assert ["runs/a/2" in names for names in seen] == [False, True]
+    assert on(github).snapshot().names == {"runs/a/2", "runs/a/3", "version.json", "README.md"}
 
 
 # --- servers and gits that can less --------------------------------------------------------------------------------
