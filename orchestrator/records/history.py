@@ -11,8 +11,8 @@ from orchestrator.records import Record
 
 SAMPLES = 10  # newest durations that an estimate is made of
 # A test that failed may have stopped early, one that was stopped did stop early: neither says what it takes.
-_MEASURED = (TestOutcome.PASSED, TestOutcome.XFAILED, TestOutcome.XPASSED)
-_WHOLE = (Verdict.PASSED, Verdict.FLAKY, Verdict.FAILED)  # a tier that ran to its end
+MEASURED = (TestOutcome.PASSED, TestOutcome.XFAILED, TestOutcome.XPASSED)
+WHOLE = (Verdict.PASSED, Verdict.FLAKY, Verdict.FAILED)  # a tier that ran to its end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class History:
 
     def baseline(self, tier: str) -> Record | None:
         """The newest record of the tier on the default branch that ran to its end."""
-        return next((r for r in self.of(tier) if r.trusted and r.tier.verdict in _WHOLE), None)
+        return next((r for r in self.of(tier) if r.trusted and r.tier.verdict in WHOLE), None)
 
 
 def estimates(records: Sequence[Record], *, samples: int = SAMPLES) -> dict[str, Estimate]:
@@ -49,7 +49,7 @@ def estimates(records: Sequence[Record], *, samples: int = SAMPLES) -> dict[str,
     seen: dict[str, list[float]] = {}
     for record in records:
         for test in record.tier.result.tests if record.tier.result is not None else ():
-            if test.outcome in _MEASURED:
+            if test.outcome in MEASURED:
                 durations = seen.setdefault(test.node_id, [])
                 if len(durations) < samples:
                     durations.append(test.seconds)

@@ -43,11 +43,16 @@ class RecordName:
     @property
     def time(self) -> float:
         """Unix seconds."""
-        return datetime.strptime(self.stamp, _STAMP).replace(tzinfo=timezone.utc).timestamp()
+        return time_of(self.stamp)
 
     def __str__(self) -> str:
         kind = "forks" if self.fork else "runs"
         return f"{kind}/{self.config_id}/{self.tier}/{self.stamp}-{self.sha}-{self.run}.json"
+
+
+def time_of(stamp: str) -> float:
+    """Unix seconds. Raises ValueError."""
+    return datetime.strptime(stamp, _STAMP).replace(tzinfo=timezone.utc).timestamp()
 
 
 def record_name(record: Record) -> RecordName:

@@ -12,7 +12,7 @@ import msgspec
 from orchestrator.model import TestOutcome, TestResult
 from orchestrator.records import Record
 from orchestrator.records.encoding import LEVELS, OUTCOMES, BrokenRecordError, quantise, seconds_of
-from orchestrator.records.names import record_name
+from orchestrator.records.names import record_name, time_of
 
 FORMAT = 1
 MAX_ROWS = 10_000
@@ -47,6 +47,11 @@ class Row:
     def key(self) -> tuple[str, str, str]:
         """The identity of the record it is made of."""
         return self.stamp, self.sha, self.run
+
+    @property
+    def time(self) -> float:
+        """Unix seconds. Raises ValueError."""
+        return time_of(self.stamp)
 
 
 @dataclass(kw_only=True, slots=True)
