@@ -272,6 +272,7 @@ class Machine:
         workflow = repository / ".github" / "workflows" / "pull-request.yml"
         variables = {
             "GITHUB_API_URL": github.api_url,
+            "GITHUB_SERVER_URL": github.server_url,
             "GITHUB_REPOSITORY": event.payload["repository"]["full_name"],
             "GITHUB_REF": event.ref,
             "GITHUB_RUN_ID": str(1000 + number),
