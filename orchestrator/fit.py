@@ -1,0 +1,187 @@
+"""Which tests fit into a tier's budget: the most telling first, as many as its workers get done in time. Pure.
+
+The ranking is the classes people expect (failed last time; touched by the change; new; flaky; the rest) and, inside
+each of them, what the literature calls *additional* greedy coverage per second: always the test that executes most
+lines which no test before it has executed, for the time it takes; when nothing new is left, a next round begins. Tests
+of one class are thereby spread over the code, instead of asking the same question forty times
+(benchmarks/selection.md).
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from orchestrator.touched import DIRECT, NARROW
+
+FLOOR = 0.002
+"""Seconds that the shortest test is taken to need: below that, estimates are noise."""
+
+ROUNDS = 12
+"""Rounds of greedy coverage; what they have not placed follows by lines per second."""
+
+FIXED_MARGIN = 0.05
+"""Share of the budget that is never planned."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TestFacts:
+    """What is known of one test before it runs."""
+
+    __test__ = False
+
+    node_id: str
+    seconds: float | None = None  # estimate; None: never measured
+    highest: float | None = None  # the longest it took, of the runs the estimate is made of
+    failed_last: bool = False
+    touched: int = 0  # how near it is to the change (orchestrator/touched.py); 0: not at all
+    new: bool = False
+    flaky: bool = False
+    deferred_last: bool = False  # there was no room for it in its last run
+    covers: tuple[int, ...] = ()  # indices of pieces (records/contexts.py)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What is to run. All of it in node ids; ``chosen`` and ``deferred`` the most telling first."""
+
+    chosen: tuple[str, ...]
+    deferred: tuple[str, ...] = ()
+    predicted: float = 0.0  # seconds that the chosen take on their workers, fixed costs included
+    everything: float = 0.0  # seconds that all of them would take
+    limit: float = math.inf  # seconds of tests planned for each worker
+    usual: float = 0.0  # seconds of a test that nobody has measured
+    unmeasured: int = 0  # chosen tests without an estimate
+
+
+def select(
+    tests: Sequence[TestFacts],
+    *,
+    seconds: float,
+    workers: int,
+    pieces: Sequence[tuple[int, int]] = (),
+    startup: float = 0.0,
+    slack: float = 1.0,
+    deferred_first: bool = False,
+) -> Selection:
+    """The tests to run in a budget of ``seconds`` of wall time on so many ``workers``.
+
+    ``pieces``: (file, lines as bits), which ``covers`` points into. ``startup``: seconds of a run that are not its
+    tests' (interpreter, collection, reports). ``slack``: how much longer the tests took together than their estimates
+    said, as a factor, in earlier runs. ``deferred_first``: a nightly, which begins with what had to wait.
+    """
+    usual = median([t.seconds for t in tests if t.seconds is not None] or [0.0])
+    took = [usual if test.seconds is None else test.seconds for test in tests]
+    limit = max(0.0, seconds * (1 - FIXED_MARGIN) - startup) / max(1.0, slack) - _spread(tests, workers)
+    everything = _makespan(sorted(took, reverse=True), workers)
+    order = rank(tests, pieces=pieces, deferred_first=deferred_first)
+    chosen = order if everything <= limit else _fitting(order, took, limit=limit, workers=workers)
+    kept = set(chosen)
+    return Selection(
+        chosen=tuple(tests[index].node_id for index in chosen),
+        deferred=tuple(tests[index].node_id for index in order if index not in kept),
+        predicted=startup + _makespan(sorted((took[index] for index in chosen), reverse=True), workers),
+        everything=startup + everything,
+        limit=limit,
+        usual=usual,
+        unmeasured=sum(tests[index].seconds is None for index in chosen),
+    )
+
+
+def rank(
+    tests: Sequence[TestFacts], *, pieces: Sequence[tuple[int, int]] = (), deferred_first: bool = False
+) -> list[int]:
+    """Indices of the tests, the most telling first. Deterministic; equals stay in the order given."""
+    classes: dict[int, list[int]] = {}
+    for index, test in enumerate(tests):
+        classes.setdefault(_class(test, deferred_first=deferred_first), []).append(index)
+    costs = [FLOOR + (test.seconds or 0.0) for test in tests]
+    ranked: list[int] = []
+    for number in sorted(classes):
+        ranked += _spread_out(classes[number], tests, costs, pieces)
+    return ranked
+
+
+def _class(test: TestFacts, *, deferred_first: bool) -> int:
+    if deferred_first and test.deferred_last:
+        return 0
+    if test.failed_last:
+        return 1
+    if test.touched >= DIRECT:
+        return 2 if test.touched >= NARROW else 3
+    if test.new or test.seconds is None:
+        return 4
+    if test.flaky:
+        return 5
+    return 6 if test.touched else 7
+
+
+def _spread_out(
+    members: list[int], tests: Sequence[TestFacts], costs: Sequence[float], pieces: Sequence[tuple[int, int]]
+) -> list[int]:
+    """Additional greedy coverage per second, lazily: what a test would add can only shrink while others are taken."""
+    placed: list[int] = []
+    left = sorted(members, key=lambda index: (costs[index], index))
+    for _ in range(ROUNDS):
+        seen: dict[int, int] = {}
+        asked: set[tuple[int, ...]] = set()
+        heap, later = [], []
+        for index in left:
+            covers = tests[index].covers
+            if covers in asked:
+                later.append(index)  # the cheapest of those that execute the same is enough for this round
+                continue
+            asked.add(covers)
+            gain = sum(pieces[piece][1].bit_count() for piece in covers)
+            heap.append((-gain / costs[index], index))
+        heapq.heapify(heap)
+        while heap:
+            worth, index = heap[0]
+            gain = sum((pieces[p][1] & ~seen.get(pieces[p][0], 0)).bit_count() for p in tests[index].covers)
+            now = -gain / costs[index]
+            if gain and now > worth:
+                heapq.heapreplace(heap, (now, index))
+                continue
+            heapq.heappop(heap)
+            if not gain:
+                later.append(index)
+                continue
+            placed.append(index)
+            for piece in tests[index].covers:
+                file, bits = pieces[piece]
+                seen[file] = seen.get(file, 0) | bits
+        left = sorted(later, key=lambda index: (costs[index], index))
+        if not seen:
+            break
+    return placed + left
+
+
+def _fitting(order: Sequence[int], took: Sequence[float], *, limit: float, workers: int) -> list[int]:
+    """As many as fit, in the given order: each to the worker that has least to do; one that is too long is left out,
+    and a shorter one after it may still find room."""
+    loads = [0.0] * max(1, workers)
+    chosen = []
+    for index in order:
+        if loads[0] + took[index] <= limit:
+            heapq.heapreplace(loads, loads[0] + took[index])
+            chosen.append(index)
+    return chosen
+
+
+def _makespan(longest_first: Sequence[float], workers: int) -> float:
+    """When the last worker ends, if each takes the longest that is left as soon as it is free."""
+    loads = [0.0] * max(1, workers)
+    for seconds in longest_first:
+        heapq.heapreplace(loads, loads[0] + seconds)
+    return max(loads)
+
+
+def _spread(tests: Collection[TestFacts], workers: int) -> float:
+    """Seconds by which one worker's tests may take longer than estimated, each test for itself."""
+    squares = sum(
+        max(0.0, t.highest - t.seconds) ** 2 for t in tests if t.highest is not None and t.seconds is not None
+    )
+    return math.sqrt(squares / max(1, workers))
