@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print one JSON document")
 
     plan = _command(commands, "plan", _plan, "print what would run, where, for how long, and why the rest would not")
+    plan.add_argument("tiers", nargs="*", metavar="TIER")
     _line_options(plan)
 
     run = _command(commands, "run", _run, "run the tiers of the event (or the named ones) here, and say what it means")
@@ -89,8 +90,22 @@ def _parser() -> argparse.ArgumentParser:
     _line_options(run)
     _publish_options(run)
 
+    dispatch = _command(commands, "dispatch", _dispatch, "start the tiers that belong on other machines")
+    dispatch.add_argument("tiers", nargs="*", metavar="TIER")
+    dispatch.add_argument("--sweep", action="store_true", help="start nothing: end what was started and is overdue")
+    _line_options(dispatch)
+    _publish_options(dispatch)
+
     report = _command(commands, "report", _report, "judge and show results that were collected elsewhere")
-    report.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="laid out as --out writes it")
+    report.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        metavar="DIR",
+        help="laid out as --out writes it (in a job without any: what the jobs of this run uploaded)",
+    )
+    report.add_argument("--tier", action="append", dest="tiers", default=[], metavar="TIER", help="only this one")
+    report.add_argument("--nonce", help="of the dispatched run that this is")
     _line_options(report)
     _publish_options(report)
 
@@ -128,8 +143,8 @@ def _line_options(parser: argparse.ArgumentParser) -> None:
 
 def _publish_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--comment", choices=("on-change", "always", "never"), default="on-change")
-    parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--shard", metavar="K/N", help=argparse.SUPPRESS)
+    parser.add_argument("--wait", action="store_true", help="follow what was started elsewhere to its end")
+    parser.add_argument("--shard", metavar="K/N", help="run this part of the tiers (of the history's VERSION)")
     parser.add_argument("--fit", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -183,6 +198,30 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
     return _conclude(arguments, run)
 
 
+def _dispatch(arguments: argparse.Namespace) -> ExitCode:
+    from orchestrator.pipeline import dispatch, sweep_only
+    from orchestrator.process import Cancellation
+    from orchestrator.render.documents import dispatch_document, verdict_document
+    from orchestrator.render.terminal import render_terminal
+
+    with Cancellation.on_signals(*_signals()) as cancel:
+        hands = _hands(cancel)
+        if arguments.sweep:
+            started, published = sweep_only(_options(arguments), hands), None
+        else:
+            started, published = dispatch(_options(arguments), hands)
+    run = published.run if published is not None else None
+    if arguments.json:
+        verdict = verdict_document(run) if run is not None else None
+        say(json.dumps(dispatch_document(started, verdict=verdict)) + "\n")
+    else:
+        for one in started:
+            say(f"{one.name} of {one.sha[:10]}: {one.verdict or 'started'}: {one.url or 'its run is not known'}\n")
+        if run is not None:
+            say(f"{render_terminal(run, width=_width(), color=False)}\n")
+    return run.exit_code if run is not None else ExitCode.PASSED
+
+
 def _report(arguments: argparse.Namespace) -> ExitCode:
     from orchestrator.pipeline import report
 
@@ -225,14 +264,19 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _refuse_unsupported(arguments: argparse.Namespace) -> None:
-    for name in ("wait", "shard", "fit"):
+    for name in ("fit",):
         if getattr(arguments, name):
             raise UsageError(f"--{name} is not yet supported by mltiers {__version__}")
 
 
 def _options(arguments: argparse.Namespace) -> Options:
     from orchestrator.prepare import Options
+    from orchestrator.shards import parse_shard
 
+    given = getattr(arguments, "shard", None)
+    shard = parse_shard(given) if given is not None else None
+    if given is not None and shard is None:
+        raise UsageError(f"--shard {given!r} is no part of a tier", remedy="such as 2/8: the second of eight")
     return Options(
         config=arguments.config,
         tiers=tuple(getattr(arguments, "tiers", ())),
@@ -244,6 +288,9 @@ def _options(arguments: argparse.Namespace) -> Options:
         force=arguments.force,
         sha=arguments.sha,
         pr=arguments.pr,
+        wait=getattr(arguments, "wait", False),
+        shard=shard,
+        nonce=getattr(arguments, "nonce", None),
     )
 
 

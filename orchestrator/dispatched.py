@@ -129,12 +129,11 @@ def workflow_inputs(dispatch: Dispatch) -> dict[str, str]:
     return {
         "tier": dispatch.tier,
         "sha": dispatch.sha,
-        "shard": dispatch.part,
+        "shard": f"{dispatch.part}@{dispatch.timings}" if dispatch.part and dispatch.timings else dispatch.part,
         "pr": "" if dispatch.pull_request is None else str(dispatch.pull_request),
         "nonce": dispatch.nonce,
         "runner": json.dumps(list(dispatch.runner)),
         "minutes": str(-int(-(dispatch.budget + GRACE) // 60)),
-        "timings": dispatch.timings or "",
         "config": dispatch.config,
     }
 

@@ -11,10 +11,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from orchestrator.collect import collect_run
+from orchestrator.collect import collect_run, write_json
 from orchestrator.environment import Environment
 from orchestrator.errors import MltiersError
 from orchestrator.judge import judge_tier
@@ -23,11 +23,14 @@ from orchestrator.process import Cancellation, ProcessOutcome, supervise
 from orchestrator.progress import Progress
 from orchestrator.results_folder import prepare_out
 from orchestrator.salvage import CHECKPOINT_SECONDS, CHECKPOINT_VARIABLE, salvage_coverage
+from orchestrator.shards import Timings
 
 # How the plugin is asked for what it does (plugin/src/pytest_mltiers/__init__.py); without them it does nothing.
 EVENTS_VARIABLE = "MLTIERS_EVENTS"
 PER_TEST_VARIABLE = "MLTIERS_PER_TEST"
 GPUS_VARIABLE = "MLTIERS_GPUS"
+SHARD_VARIABLE = "MLTIERS_SHARD"
+TIMINGS_VARIABLE = "MLTIERS_TIMINGS"
 
 _PATIENCE = {Ending.DEADLINE: 20.0, Ending.CANCELLED: 2.0}  # seconds for lost coverage: a cancelled job has few left
 HERE = Path(__file__).resolve().parent
@@ -43,6 +46,7 @@ class Workplace:
     environment: Environment
     cpus: int
     cancel: Cancellation
+    timings: Mapping[str, Timings] = field(default_factory=dict)  # by tier: what its shard is split by
 
 
 def plugin_folder() -> Path:
@@ -132,6 +136,8 @@ def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
     """Run one tier to its end, its budget or a cancellation. Raises InfrastructureError where no process can be."""
     folder = place.out / tier.name
     events = folder / "events.jsonl"
+    if (timings := place.timings.get(tier.name)) is not None:
+        write_json(folder / "timings.json", {"snapshot": timings.snapshot, "seconds": dict(timings.seconds or {})})
     with progress.following(tier.name, events):
         done = supervise(
             tier.command,
@@ -166,6 +172,10 @@ def tier_environment(tier: TierPlan, place: Workplace) -> dict[str, str]:
         env[PER_TEST_VARIABLE] = f"{tier.per_test:g}"
     if tier.gpus:
         env[GPUS_VARIABLE] = str(tier.gpus)
+    if tier.shards > 1:
+        env[SHARD_VARIABLE] = f"{tier.shard}/{tier.shards}"
+        if tier.name in place.timings:
+            env[TIMINGS_VARIABLE] = str(folder / "timings.json")
     env["COVERAGE_FILE"] = str(folder / ".coverage")
     if tier.python is None or tier.python.plugin is None:
         # Found through PYTHONPATH, so that xdist's workers find it too; a copy of the user's own comes first.

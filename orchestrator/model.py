@@ -224,6 +224,8 @@ class TierPlan:
     retries: int = 0
     flaky_fails: bool = False
     benchmark: bool = False
+    against: str | None = None  # what its benchmarks are compared with: "base" or "history"
+    gate: float | None = None  # percent; a slowdown beyond it fails the tier
     coverage: bool = True  # whether coverage is measured
     coverage_minimum: float | None = None  # the tier's own threshold, percent
     python: PythonFacts | None = None
@@ -436,6 +438,49 @@ class Benchmark:
     rounds: int
 
 
+class Change(str, Enum):
+    """What comparing a benchmark with its base says. See `orchestrator.compare`."""
+
+    SLOWER = "slower"  # by more than the gate
+    FASTER = "faster"  # by more than the gate
+    SAME = "same"  # within the gate
+    UNDECIDED = "undecided"  # the time did not suffice to tell
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkChange:
+    """One benchmark of the head compared with the base. Ratios are head's time over base's."""
+
+    name: str  # node id
+    change: Change
+    ratio: float
+    low: float  # the interval that holds the true ratio; 0 and None: nothing is known of that end
+    high: float | None
+    blocks: int
+    seconds: float  # of the head: median over the blocks
+    edited: bool = False  # its file is not the base's: the head's ran on both
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What came of comparing a tier's benchmarks. ``problem``: why they could not be compared at all."""
+
+    against: str  # "base" or "history"
+    base: str | None = None  # the commit
+    gate: float | None = None  # percent; None: nothing fails, changes are only shown
+    problem: str | None = None
+    detail: str = ""  # what the side that could not run printed last
+    changes: tuple[BenchmarkChange, ...] = ()
+    alone: Mapping[str, str] = field(default_factory=dict)  # benchmarks without a counterpart, and why
+    notes: tuple[str, ...] = ()
+    blocks: int = 0
+    seconds: float = 0.0  # it took
+    seed: int = 0  # of the order of its runs
+
+
 @dataclass(frozen=True, kw_only=True)
 class GpuUse:
     """What the processes of a tier saw and used of CUDA."""
@@ -473,6 +518,7 @@ class TierResult:
     coverage_note: str | None = None  # why coverage is unknown
     benchmarks: tuple[Benchmark, ...] = ()
     benchmark_machine: Mapping[str, Any] = field(default_factory=dict)
+    comparison: Comparison | None = None  # of its benchmarks, where one was asked for
     gpu: GpuUse | None = None
     deselected: int = 0
     contexts: bytes | None = None  # contexts.json of a tier that measured which tests execute which lines

@@ -15,7 +15,9 @@ from orchestrator.errors import UsageError
 from orchestrator.event import LOCAL, cadences
 from orchestrator.globs import any_match
 from orchestrator.model import Changes, Event, Plan, PythonFacts, TierPlan
-from orchestrator.records.history import History
+from orchestrator.records import Record
+from orchestrator.records.history import WHOLE, History, estimates
+from orchestrator.shards import ShardName, Timings, choose, slowest
 from orchestrator.trust import (
     Allowance,
     Standing,
@@ -38,7 +40,8 @@ class Request:
 
     tiers: tuple[str, ...] = ()  # named ones; empty: those of the event
     dispatch: bool = True
-    force: bool = False  # run although no file of `changes` was touched
+    force: bool = False  # run although no file of `changes` was touched, or the commit has been tested already
+    shard: ShardName | None = None  # the part of each tier that runs here
     out: str = ".mltiers"  # the output folder as pytest is told it: relative to the configuration's folder, or absolute
 
 
@@ -58,6 +61,7 @@ class Decision:
     reason: str
     waiting: bool = False
     capped: bool = False
+    settled: bool = False
 
 
 def config_identity(config_path: str) -> str:
@@ -99,6 +103,8 @@ def make_plan(
         decision = _decide(name, tier, config, event, words, changes, request)
         if decision.run and tier.runner:
             decision = _trusted(name, event, standing, barred or {}, granted=decision)
+        if tier.runner and event.name == "schedule" and not (request.force or request.tiers):
+            decision = _untested(name, history, granted=decision)
         if decision.run and where == "here":
             decision = _here(event, standing, granted=decision)
         if decision.run and where == "dispatched" and not request.dispatch:
@@ -106,6 +112,7 @@ def make_plan(
             decision = Decision(run=False, reason=f"belongs on a runner with [{labels}], and --no-dispatch was given")
         planned = _tier_plan(name, tier, decision, where=where, request=request)
         planned = replace(planned, predicted_seconds=expected_seconds(history.of(name)))
+        planned = _split(planned, tier, history, request)
         missing = [need for need in tier.needs if need in decided and not decided[need].run]
         if planned.run and missing:
             if request.tiers or event.command is not None:
@@ -115,7 +122,7 @@ def make_plan(
                 planned = replace(planned, run=False, reason=because)
         if planned.run and where == "dispatched":
             planned, allowance = _within(planned, allowance, event)
-        if planned.run and (python := pythons.get(tier.python)) is not None:
+        if planned.run and where == "here" and (python := pythons.get(tier.python)) is not None:
             planned = _how(planned, tier, config, python, machine, request)
         decided[name] = planned
     return Plan(
@@ -215,6 +222,49 @@ def _here(event: Event, standing: Standing, *, granted: Decision) -> Decision:
     return granted if consent.allowed else Decision(run=False, reason=consent.reason, waiting=consent.waiting)
 
 
+def _untested(name: str, history: History, *, granted: Decision) -> Decision:
+    """The same decision, unless a night before has tested this very commit."""
+    told = next((r for r in history.head if r.name == name and r.tier.verdict in WHOLE), None)
+    if told is None or not granted.run:
+        return granted
+    return Decision(run=False, reason=f"this commit was tested already: {told.tier.verdict}", settled=True)
+
+
+def _split(planned: TierPlan, tier: Tier, history: History, request: Request) -> TierPlan:
+    """The plan with the tier's machines: how many, and by which durations its tests are split over them."""
+    if not planned.run:
+        return planned
+    if planned.where == "here":
+        if request.shard is None:
+            return planned
+        own = request.shard
+        return replace(planned, shard=own.shard, shards=own.shards, timings=own.timings)
+    records = history.of(planned.name)
+    seconds = {test: estimate.seconds for test, estimate in estimates(records).items()}
+    workers, overhead = _as_last_time(records, seconds)
+    workers = workers if tier.workers == "auto" else int(tier.workers)
+    timings = Timings(snapshot=history.version, seconds=seconds, overhead=overhead)
+    if tier.shards == "auto":
+        shards, why = choose(timings, budget=tier.budget, workers=workers)
+        planned = replace(planned, notes=(*planned.notes, why))
+    else:
+        shards = tier.shards
+    if shards == 1:
+        return planned
+    predicted = slowest(seconds, seconds, shards) / workers + overhead if seconds else planned.predicted_seconds
+    return replace(planned, shards=shards, timings=history.version if seconds else None, predicted_seconds=predicted)
+
+
+def _as_last_time(records: Sequence[Record], seconds: Mapping[str, float]) -> tuple[int, float]:
+    """The processes of the newest run of a tier, and its seconds beside its tests (start, imports, collection)."""
+    last = next((record.tier for record in records if record.tier.result is not None), None)
+    if last is None or (result := last.result) is None:
+        return 1, 0.0
+    tests = [test.node_id for test in result.tests]
+    alone = slowest(tests, seconds, last.plan.shards) / max(result.workers, 1)
+    return max(result.workers, 1), max(result.seconds - alone, 0.0)
+
+
 def _allowance(config: Config, history: History, standing: Standing) -> Allowance:
     if config.gpu_minutes_per_day is None:
         return Allowance()
@@ -243,6 +293,7 @@ def _tier_plan(name: str, tier: Tier, decision: Decision, *, where: str, request
         run=decision.run,
         reason=decision.reason,
         waiting=decision.waiting,
+        settled=decision.settled,
         where=where,
         runner=tuple(tier.runner),
         gpus=tier.gpus,

@@ -19,6 +19,7 @@ from orchestrator.machine import effective_cpus
 from orchestrator.model import Plan
 from orchestrator.plan import Machine, Request, make_plan
 from orchestrator.process import Cancellation
+from orchestrator.shards import ShardName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ class Options:
     force: bool = False
     sha: str | None = None
     pr: int | None = None
+    wait: bool = False  # for what was started elsewhere
+    shard: ShardName | None = None  # the part of its tiers that runs here
+    nonce: str | None = None  # of the dispatched run whose tier is reported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,7 @@ def _prepare(options: Options, hands: Hands, *, runs: bool) -> tuple[Situation, 
             tiers=options.tiers,
             dispatch=options.dispatch,
             force=options.force,
+            shard=options.shard,
             out=_as_pytest_is_told(out_folder(options, situation), situation.root),
         ),
         machine=Machine(cpus=effective_cpus(), variables=hands.environment.for_tests({})),

@@ -59,7 +59,7 @@ def publish(
     links = Links(run=run.plan.event.run.url if run.plan.event.run is not None else None)
     wrong = write_files(run, out=out, prefix=prefix, links=links)
     if wrong:
-        run = _spoiled(run, f"results could not be written: {'; '.join(wrong)}")
+        run = spoiled(run, f"results could not be written: {'; '.join(wrong)}")
     said = run
     if memory is not None and (unsaid := memory.add(run)) is not None:
         print(unsaid, file=talk)
@@ -153,13 +153,13 @@ def _tell(
         if pull.fork and error.read_only_token:
             print("a fork's token may not comment: the fork-report workflow posts this (comment.md)", file=talk)
             return run, None
-        return _spoiled(run, f"GitHub could not be told: {error}"), None
+        return spoiled(run, f"GitHub could not be told: {error}"), None
     except InfrastructureError as error:
-        return _spoiled(run, f"GitHub could not be told: {error}"), None
+        return spoiled(run, f"GitHub could not be told: {error}"), None
     return run, url
 
 
-def _spoiled(run: RunVerdict, reason: str) -> RunVerdict:
+def spoiled(run: RunVerdict, reason: str) -> RunVerdict:
     """A verdict that could not be said everywhere: that is infrastructure, unless something worse is known already."""
     reasons = (*run.reasons, reason)
     if run.verdict.severity <= Verdict.INFRASTRUCTURE.severity:

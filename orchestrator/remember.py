@@ -15,7 +15,7 @@ from orchestrator.history.compaction import compact, due
 from orchestrator.history.folder import FolderStore
 from orchestrator.judge import judge_tier
 from orchestrator.machine import fingerprint
-from orchestrator.model import Event, RunVerdict, TierPlan, TierResult
+from orchestrator.model import Ending, Event, RunVerdict, TierPlan, TierResult
 from orchestrator.records import Record
 from orchestrator.records.encoding import BrokenRecordError, decode, encode, references
 from orchestrator.records.history import History
@@ -151,7 +151,8 @@ def records_of(run: RunVerdict, *, config_id: str, root: Path, run_key: str, now
             sources=_sources(tier.result, root),
         )
         for tier in run.tiers
-        if tier.result is not None
+        # What runs elsewhere is remembered by whoever reports it there.
+        if tier.result is not None and tier.result.ending is not Ending.DISPATCHED
     ]
 
 

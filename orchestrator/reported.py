@@ -21,14 +21,14 @@ _NOT_HERE = "no results of it were given"
 
 
 def read_parts(
-    plan: Plan, folders: Sequence[Path], *, root: Path, on_github: bool
+    plan: Plan, folders: Sequence[Path], *, root: Path, on_github: bool, promised: bool = False
 ) -> tuple[Plan, dict[str, TierResult]]:
     """The plan as far as these folders speak of it, and what they hold, by tier.
 
     A tier that is here was run, whatever today's event would say. A tier that is not here is missing where a
-    ``plan.json`` beside the results says that it was to run, or where ``on_github`` (the event is the one it was
-    planned for); otherwise nobody promised it, and it is ``not-run``. Raises UsageError for a folder that is none,
-    or that holds nothing.
+    ``plan.json`` beside the results says that it was to run, where ``on_github`` (the event is the one it was planned
+    for), or where it is ``promised`` (asked for by name); otherwise nobody promised it, and it is ``not-run``. Raises
+    UsageError for a folder that is none, or that holds nothing.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -37,7 +37,7 @@ def read_parts(
             )
     parts = find_parts(folders)
     recorded = {name for folder in folders for name in recorded_plan(folder)}
-    if not parts:
+    if not parts and not promised:
         given = ", ".join(str(folder) for folder in folders)
         raise UsageError(f"{given}: no TIER/junit.xml in it", remedy="give folders laid out as `--out` writes them")
     tiers = [

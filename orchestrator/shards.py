@@ -8,6 +8,7 @@ holds the two to each other.
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -126,10 +127,22 @@ def _named(numbers: Sequence[int]) -> str:
     return f"part{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
-def parse_shard(text: str) -> tuple[int, int] | None:
-    """``2/8`` as (2, 8); None for anything else."""
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdecimal() and count.isdecimal() and text.isascii()):
+@dataclass(frozen=True, kw_only=True)
+class ShardName:
+    """``2/8``, or ``2/8@VERSION`` where the history has durations to split by."""
+
+    shard: int
+    shards: int
+    timings: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.shard}/{self.shards}" + (f"@{self.timings}" if self.timings else "")
+
+
+def parse_shard(text: str) -> ShardName | None:
+    """The part of a tier that ``text`` names; None for anything that is none."""
+    found = re.fullmatch(r"([0-9]{1,3})/([0-9]{1,3})(?:@([0-9a-f]{40,64}))?", text)
+    if found is None:
         return None
-    shard, shards = int(number), int(count)
-    return (shard, shards) if 1 <= shard <= shards <= MOST else None
+    name = ShardName(shard=int(found[1]), shards=int(found[2]), timings=found[3])
+    return name if 1 <= name.shard <= name.shards <= MOST else None

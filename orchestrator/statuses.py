@@ -19,7 +19,7 @@ _BAD = (Verdict.FAILED, Verdict.OVER_BUDGET)
 def status_of(tier: TierVerdict) -> tuple[str, str] | None:
     """GitHub's state and the description of a tier's status; None where this run has nothing to say about it."""
     plan = tier.plan
-    if not plan.runner or plan.where != "dispatched" or plan.reason == NOT_ASKED_FOR:
+    if not plan.runner or plan.where != "dispatched" or plan.reason == NOT_ASKED_FOR or plan.settled:
         return None
     if tier.result is not None and tier.result.ending is Ending.DISPATCHED:
         return None  # whoever started it has said so, and its own run says the rest

@@ -177,7 +177,11 @@ class Tier(_Section, frozen=True, kw_only=True):
         doc("CUDA devices promised to each shard; a tier that never used a promised one does not pass", also=("gpu",)),
     ] = 0
     shards: Annotated[
-        Annotated[int, Meta(ge=1, le=256)] | Literal["auto"], LATER, doc("machines the tests are split over")
+        Annotated[int, Meta(ge=1, le=256)] | Literal["auto"],
+        doc(
+            "machines that a dispatched tier's tests are split over; `auto`: as few as make the slowest one take no more "
+            "than 80 % of the budget"
+        ),
     ] = 1
     budget: Annotated[
         Duration,

@@ -69,6 +69,16 @@ def last_outcomes(records: Sequence[Record]) -> dict[str, TestOutcome]:
     return outcomes
 
 
+def failures(records: Sequence[Record]) -> dict[str, int]:
+    """In how many of the runs each test failed, be it only at first, by node id; without those that never did."""
+    counts: dict[str, int] = {}
+    for record in records:
+        for test in record.tier.result.tests if record.tier.result is not None else ():
+            if test.outcome.bad or test.attempts:
+                counts[test.node_id] = counts.get(test.node_id, 0) + 1
+    return counts
+
+
 def newest_per_tier(records: Sequence[Record]) -> dict[str, Record]:
     """Of several records of one commit, the newest of each tier."""
     found: dict[str, Record] = {}

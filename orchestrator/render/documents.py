@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.dispatched import GRACE, Dispatch
 from orchestrator.model import Counts, Coverage, Event, Plan, RunVerdict, TestResult, TierPlan, TierResult
+from orchestrator.shards import ShardName
 
 VERSION = 1
 
@@ -121,22 +124,52 @@ def verdict_document(run: RunVerdict) -> dict[str, Any]:
     }
 
 
+def dispatch_document(dispatches: Sequence[Dispatch], *, verdict: dict[str, Any] | None) -> dict[str, Any]:
+    """What `mltiers dispatch --json` prints: what was started (or ended by a sweep), and the verdict of ``--wait``."""
+    return {
+        "version": VERSION,
+        "dispatched": [
+            {
+                "tier": one.tier,
+                "shard": one.shard,
+                "shards": one.shards,
+                "sha": one.sha,
+                "nonce": one.nonce,
+                "run_id": one.run_id,
+                "url": one.url,
+                "verdict": one.verdict,
+                "reason": one.reason,
+            }
+            for one in dispatches
+        ],
+        "verdict": verdict,
+    }
+
+
 def matrix_document(plan: Plan) -> dict[str, Any]:
     """What ``strategy.matrix`` takes: the tiers of the plan that belong on other runners."""
     return {
         "include": [
             {
                 "tier": tier.name,
-                "shard": tier.shard,
+                "shard": shard,
                 "shards": tier.shards,
+                "part": _part(tier, shard),
                 "runner": list(tier.runner),
                 "gpus": tier.gpus,
                 "budget-minutes": max(1, -int(-tier.budget // 60)),
+                "timeout-minutes": -int(-(tier.budget + GRACE) // 60),
             }
             for tier in plan.tiers
             if tier.run and tier.where == "dispatched"
+            for shard in range(1, tier.shards + 1)
         ]
     }
+
+
+def _part(tier: TierPlan, shard: int) -> str:
+    """The action's input `shard`; empty for a tier that is not split."""
+    return str(ShardName(shard=shard, shards=tier.shards, timings=tier.timings)) if tier.shards > 1 else ""
 
 
 def coverage_summary(coverage: Coverage | None) -> dict[str, Any] | None:

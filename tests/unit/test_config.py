@@ -170,6 +170,8 @@ def test_anchors_aliases_and_merge_keys() -> None:
         ("runner: []", "runner", ()),
         ("gpus: 2", "gpus", 2),
         ("shards: 1", "shards", 1),
+        ("shards: 8", "shards", 8),
+        ("shards: auto", "shards", "auto"),
         ("workers: 4", "workers", 4),
         ("python: python3.12", "python", "python3.12"),
         ("python: /opt/my env/bin/python", "python", "/opt/my env/bin/python"),
@@ -216,12 +218,12 @@ def test_bytes_with_a_byte_order_mark_and_windows_line_ends() -> None:
 
 
 def test_a_key_not_yet_supported_may_be_set_to_its_default() -> None:
-    assert tier("retries: 0", "flaky: pass", "shards: 1", "fit: false", "warm: auto", "preload: auto") == Tier()
+    assert tier("retries: 0", "flaky: pass", "fit: false", "warm: auto", "preload: auto") == Tier()
 
 
 def test_every_key_not_yet_supported_is_refused_and_named_in_the_reference() -> None:
     other = {
-        "shards": "auto", "retries": "1", "flaky": "fail", "fit": "true", "defer": "fail",
+        "retries": "1", "flaky": "fail", "fit": "true", "defer": "fail",
         "measure": "true", "warm": "false", "preload": "[torch]",
     }  # fmt: skip
     page = reference_markdown()

@@ -93,11 +93,14 @@ def test_auto_never_takes_more_machines_than_tests_and_holds_the_aim_where_any_n
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("1/1", (1, 1)), ("2/8", (2, 8)), ("0/8", None), ("9/8", None), ("2", None), ("2/", None), ("/8", None),
-     ("-1/8", None), ("2/8/9", None), ("²/8", None), ("1/257", None), (" 1/2", None)],
+    [("1/1", (1, 1, None)), ("2/8", (2, 8, None)), (f"2/8@{'a1' * 20}", (2, 8, "a1" * 20)), ("0/8", None),
+     ("9/8", None), ("2", None), ("2/", None), ("/8", None), ("-1/8", None), ("2/8/9", None), ("²/8", None),
+     ("1/257", None), (" 1/2", None), ("1/2@", None), ("1/2@main", None), ("1/2\n", None)],
 )  # fmt: skip
 def test_a_shard_is_written_with_a_slash(text, expected) -> None:
-    assert parse_shard(text) == expected
+    found = parse_shard(text)
+    assert (found and (found.shard, found.shards, found.timings)) == expected
+    assert found is None or str(found) == text
 
 
 # --- whether the parts are all -------------------------------------------------------------------------------------
