@@ -52,6 +52,12 @@ def run_suite_once(tmp_path_factory: pytest.TempPathFactory) -> RunSuite:
     return runner(tmp_path_factory.mktemp("once"))
 
 
+@pytest.fixture(scope="session")
+def run_suite_in() -> Callable[[Path], RunSuite]:
+    """The same for a suite that is run more than once, each time in a folder of its own."""
+    return runner
+
+
 def runner(folder: Path) -> RunSuite:
     """What the fixtures hand out."""
 

@@ -38,6 +38,9 @@ ORDER_VARIABLE = "MLTIERS_ORDER"
 PER_TEST_VARIABLE = "MLTIERS_PER_TEST"
 """The environment variable that says how many seconds one test may take. Without it a test has no limit of its own."""
 
+RETRIES_VARIABLE = "MLTIERS_RETRIES"
+"""The environment variable that says how often a failed test is tried again. Without it none is."""
+
 SHARD_VARIABLE = "MLTIERS_SHARD"
 """The environment variable that says which part of the tests is to run: ``2/8``. Without it all of them do."""
 
@@ -87,6 +90,11 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_mltiers import events  # noqa: PLC0415 -- only where it is asked for
 
         events.start(config, path)
+    retries = _own_setting(config, RETRIES_VARIABLE)
+    if retries:
+        from pytest_mltiers import retries as trying  # noqa: PLC0415 -- only where it is asked for
+
+        trying.start(config, retries)
     shard, timings = (_own_setting(config, name) for name in (SHARD_VARIABLE, TIMINGS_VARIABLE))
     if shard:
         from pytest_mltiers import shards  # noqa: PLC0415 -- only where it is asked for

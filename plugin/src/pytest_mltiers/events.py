@@ -16,7 +16,7 @@ import pytest
 
 from pytest_mltiers import EVENTS_VARIABLE, EVENTS_VERSION, __version__
 from pytest_mltiers.cuda import cuda_use
-from pytest_mltiers.reports import describe, one_line, text_of
+from pytest_mltiers.reports import describe, is_part, one_line, text_of
 from pytest_mltiers.stream import EventStream
 
 _PHASES = frozenset(("setup", "call", "teardown"))
@@ -116,6 +116,7 @@ class TestEvents:
         self.attempts: dict[str, int] = {}
         self.deselected = 0
         self.began = self.told = self.stream.now()  # the running test, and the last event of it
+        self.ahead: list[pytest.TestReport] = []  # told of before pytest logs them
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectstart(self, collector: pytest.Collector) -> None:
@@ -137,6 +138,26 @@ class TestEvents:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.ahead.clear()
+        self.begin(nodeid)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not any(report is told for told in self.ahead):
+            self._tell(report)
+
+    def tell_ahead(self, report: pytest.TestReport) -> None:
+        """Tells of a report that pytest logs later, or never."""
+        self.ahead.append(report)
+        self._tell(report)
+
+    def tried_again(self, nodeid: str) -> None:
+        """Tells that the attempt that just ended failed, and is followed by another."""
+        attempt = self.attempts.get(nodeid, 1)
+        self.session.write("retry", nodeid=nodeid, attempt=attempt)
+
+    def begin(self, nodeid: str) -> None:
+        """Tells that an attempt at a test begins."""
         attempt = self.attempts.get(nodeid, 0) + 1
         self.attempts[nodeid] = attempt
         self.began = self.told = self.stream.now()
@@ -150,18 +171,15 @@ class TestEvents:
             }
         )
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+    def _tell(self, report: pytest.TestReport) -> None:
         nodeid = report.nodeid
         now = self.stream.now()
         seconds = report.duration
         if not 0.0 <= seconds <= now - self.began + 1.0:
             seconds = now - self.told  # freezegun stops pytest's own clock, and sets it to other years
         self.told = now
-        # A part of a test, from pytest 9's `subtests`, unittest's subTest or the plugin pytest-subtests.
-        part = type(report).__name__.lower() == "subtestreport"
         fields: dict[str, object] = {
-            "event": "subtest" if part else "phase",
+            "event": "subtest" if is_part(report) else "phase",
             "time": now,
             "worker": self.worker,
             "nodeid": nodeid,

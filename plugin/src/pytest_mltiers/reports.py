@@ -25,8 +25,8 @@ def describe(report: pytest.TestReport | pytest.CollectReport, *, root: str, her
     """
     longrepr = report.longrepr
     reason = getattr(report, "wasxfail", None)
-    if report.outcome == "failed" and isinstance(longrepr, str) and longrepr.startswith(_STRICT_XPASS):
-        reason = longrepr[len(_STRICT_XPASS) :].strip()
+    if is_strict_pass(report):
+        reason = str(longrepr)[len(_STRICT_XPASS) :].strip()
     fields: dict[str, object] = {} if reason is None else {"xfail": one_line(str(reason).removeprefix("reason: "))}
     if report.outcome == "passed":
         return fields
@@ -46,6 +46,17 @@ def describe(report: pytest.TestReport | pytest.CollectReport, *, root: str, her
     if where is not None:
         fields["file"], fields["line"] = where
     return fields
+
+
+def is_part(report: object) -> bool:
+    """Whether it is of a part of a test: pytest 9's `subtests`, unittest's subTest or the plugin pytest-subtests."""
+    return type(report).__name__.lower() == "subtestreport"
+
+
+def is_strict_pass(report: pytest.TestReport | pytest.CollectReport) -> bool:
+    """Whether a test failed as it passed, and is marked ``xfail(strict=True)``."""
+    longrepr = report.longrepr
+    return report.outcome == "failed" and isinstance(longrepr, str) and longrepr.startswith(_STRICT_XPASS)
 
 
 def one_line(text: str) -> str:
