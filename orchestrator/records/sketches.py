@@ -11,7 +11,7 @@ import msgspec
 
 from orchestrator.model import TestOutcome, TestResult
 from orchestrator.records import Record
-from orchestrator.records.encoding import LEVELS, OUTCOMES, BrokenRecordError, quantise, seconds_of
+from orchestrator.records.encoding import LEVELS, OUTCOMES, BrokenRecordError, quantise, seconds_of, sums
 from orchestrator.records.names import record_name, time_of
 
 FORMAT = 1
@@ -131,6 +131,9 @@ def _add(sketch: TestSketch, test: TestResult, day: int) -> None:
 def _row(record: Record) -> Row:
     name, result = record_name(record), record.tier.result
     counts = msgspec.to_builtins(result.counts) if result is not None else {}
+    covered = record.sums
+    if covered is None and result is not None and result.coverage is not None:
+        covered = sums(result.coverage)
     return Row(
         stamp=name.stamp,
         sha=name.sha,
@@ -142,8 +145,8 @@ def _row(record: Record) -> Row:
         predicted=_short(record.predicted) if record.predicted is not None else None,
         gpus=record.tier.plan.gpus,
         counts={outcome: number for outcome, number in counts.items() if number},
-        covered=record.sums.covered if record.sums is not None else None,
-        statements=record.sums.statements if record.sums is not None else None,
+        covered=covered.covered if covered is not None else None,
+        statements=covered.statements if covered is not None else None,
         machine=record.machine,
         benchmarks={b.name: _short(b.minimum) for b in result.benchmarks} if result is not None else {},
     )
