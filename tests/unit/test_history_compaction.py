@@ -332,11 +332,8 @@ def test_a_broken_sketch_is_called_so(mangle: object) -> None:
 
 
 def test_the_steps_of_a_sketch_are_those_of_the_records() -> None:
-    sketch_of_nothing = Sketch()
-    (test,) = fold(
-        Sketch(), [record(0, tests=[TestResult(node_id="t", outcome=TestOutcome.PASSED, seconds=3.0)])]
-    ).tests.values()
-    assert test.quantile(0.5) == seconds_of(quantise(3.0))
+    run = record(0, tests=[TestResult(node_id="t", outcome=TestOutcome.PASSED, seconds=3.0)])
+    assert fold(Sketch(), [run]).tests["t"].quantile(0.5) == seconds_of(quantise(3.0))
 
 
 # --- done to a store -----------------------------------------------------------------------------------------------
