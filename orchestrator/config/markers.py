@@ -6,6 +6,7 @@ The grammar is _pytest/mark/expression.py's, with the keyword arguments of pytes
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from keyword import iskeyword
 
 from orchestrator.config.positions import quote
@@ -45,6 +46,39 @@ def check_markers(text: str) -> None:
         raise _marker_error("a marker is missing at the end", len(text) + 1)
     if depth:
         raise _marker_error("a `)` is missing at the end", len(text) + 1)
+
+
+def selects(text: str, markers: Collection[str]) -> bool:
+    """Whether a (valid) expression takes a test that has these markers and no others, all without arguments."""
+    if not text:
+        return True
+    words = []
+    tokens = _tokens(text)
+    index = 0
+    while index < len(tokens):
+        kind, token, _ = tokens[index]
+        index += 1
+        if kind == "word" and token not in ("and", "or", "not"):
+            after = _after_arguments(tokens, index)
+            words.append(str(after == index and token in markers))
+            index = after
+        else:
+            words.append(token)
+    # Nothing but True, False, and, or, not and parentheses: Python has the same precedence.
+    return bool(eval(" ".join(words), {"__builtins__": {}}))  # noqa: S307
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The markers that a (valid) expression speaks of, each once, in its order."""
+    found: dict[str, None] = {}
+    tokens, index = _tokens(text), 0
+    while index < len(tokens):
+        kind, token, _ = tokens[index]
+        index += 1
+        if kind == "word" and token not in ("and", "or", "not"):
+            found[token] = None
+            index = _after_arguments(tokens, index)
+    return tuple(found)
 
 
 def _tokens(text: str) -> list[tuple[str, str, int]]:
