@@ -161,8 +161,12 @@ class BranchStore:
                 head = (self._repository.path / "FETCH_HEAD").read_text()
                 self._note_blobs()
                 return self._tip_of(head.split()[0])
+            if version is not None and _is_unknown(done):
+                # Gone, or the server gives away branches only: then it may still be what the branch points at.
+                tip = self._fetch_tip()
+                return tip if tip is not None and tip.commit == version else None
             listed = self._repository.run("ls-remote", "origin", self._ref, network=True)
-            if listed.code == 0 and (version is not None or not listed.out.strip()):
+            if listed.code == 0 and not listed.out.strip():
                 return None
             if _is_refused(done):
                 raise self._unreadable(done)
@@ -229,7 +233,7 @@ class BranchStore:
                 self._here.update(blobs[:_BATCH])
                 blobs = blobs[_BATCH:]
                 continue
-            if "unadvertised object" in done.err or "not our ref" in done.err:
+            if _is_unknown(done):
                 # The server gives away branches only. What has gone from the branch meanwhile is left out.
                 self._fetch_everything()
                 return
@@ -344,7 +348,12 @@ _LOST_RACES = (
 
 
 def _is_refused(done: Done) -> bool:
-    return any(words in done.err for words in _REFUSED)
+    return any(text in done.err for text in _REFUSED)
+
+
+def _is_unknown(done: Done) -> bool:
+    """Whether the server has no such object, or gives it to nobody who asks for it by its id."""
+    return "not our ref" in done.err or "unadvertised object" in done.err
 
 
 def _porcelain_reason(done: Done) -> str | None:

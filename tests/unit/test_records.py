@@ -204,6 +204,8 @@ def test_a_broken_record_is_named_as_one(data: bytes) -> None:
         {"verdict": "splendid"},
         {"exit_code": 42},
         {"told": [{"index": "x"}]},
+        {"told": [{"index": 3}]},
+        {"told": [{"index": -1}]},
     ],
     ids=str,
 )
