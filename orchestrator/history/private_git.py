@@ -78,9 +78,9 @@ class PrivateRepository:
         self._deadline = deadline
         self._timeout = timeout
         try:
-            self._folder = tempfile.TemporaryDirectory(
-                prefix="mltiers-history-", dir=variables.get("RUNNER_TEMP") or variables.get("TMPDIR") or None
-            )
+            places = (variables.get(name) for name in ("RUNNER_TEMP", "TMPDIR"))
+            place = next((place for place in places if place and Path(place).is_dir()), None)
+            self._folder = tempfile.TemporaryDirectory(prefix="mltiers-history-", dir=place)
             self.root = Path(self._folder.name)
             self.path = self.root / "data.git"
             for name in ("objects", "refs", "home"):

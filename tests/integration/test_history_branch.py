@@ -233,6 +233,12 @@ def test_the_token_is_in_no_argument_and_in_no_file(github: LoopbackGitHub, tmp_
     assert writes[0].headers["authorization"] == f"basic {secrets[1].decode()}"
 
 
+def test_a_temporary_folder_that_is_not_there_is_no_obstacle(data: Path, tmp_path: Path) -> None:
+    """A container may inherit the variable without the folder."""
+    add(branch_store(data, variables={**os.environ, "RUNNER_TEMP": str(tmp_path / "none"), "TMPDIR": str(tmp_path)}))
+    assert branch_store(data).snapshot().read(["runs/a/1"]) == {"runs/a/1": b"one"}
+
+
 # --- refusals ------------------------------------------------------------------------------------------------------
 
 
