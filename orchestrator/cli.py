@@ -145,7 +145,7 @@ def _publish_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--comment", choices=("on-change", "always", "never"), default="on-change")
     parser.add_argument("--wait", action="store_true", help="follow what was started elsewhere to its end")
     parser.add_argument("--shard", metavar="K/N", help="run this part of the tiers (of the history's VERSION)")
-    parser.add_argument("--fit", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--fit", action="store_true", help="fit the tiers to their budgets")
 
 
 # --- the commands --------------------------------------------------------------------------------------------------
@@ -194,7 +194,6 @@ def _plan(arguments: argparse.Namespace) -> ExitCode:
 def _run(arguments: argparse.Namespace) -> ExitCode:
     from orchestrator.pipeline import run
 
-    _refuse_unsupported(arguments)
     return _conclude(arguments, run)
 
 
@@ -225,7 +224,6 @@ def _dispatch(arguments: argparse.Namespace) -> ExitCode:
 def _report(arguments: argparse.Namespace) -> ExitCode:
     from orchestrator.pipeline import report
 
-    _refuse_unsupported(arguments)
     return _conclude(arguments, lambda options, hands: report(options, arguments.folders, hands))
 
 
@@ -263,12 +261,6 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
 # --- what every command needs --------------------------------------------------------------------------------------
 
 
-def _refuse_unsupported(arguments: argparse.Namespace) -> None:
-    for name in ("fit",):
-        if getattr(arguments, name):
-            raise UsageError(f"--{name} is not yet supported by mltiers {__version__}")
-
-
 def _options(arguments: argparse.Namespace) -> Options:
     from orchestrator.prepare import Options
     from orchestrator.shards import parse_shard
@@ -286,6 +278,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         comment=getattr(arguments, "comment", "never"),
         dispatch=arguments.dispatch,
         force=arguments.force,
+        fit=getattr(arguments, "fit", False),
         sha=arguments.sha,
         pr=arguments.pr,
         wait=getattr(arguments, "wait", False),

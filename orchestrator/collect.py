@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from orchestrator.model import Coverage, Ending, Outcome, ShardPart, TestOutcome, TestResult, TierPlan, TierResult
+from orchestrator.order import schedule_note
 from orchestrator.readers.benchmark import BenchmarkReport, read_benchmarks
+from orchestrator.readers.comparison import read_comparison
 from orchestrator.readers.coverage import combine, read_coverage
 from orchestrator.readers.document import BrokenReportError, load_json_object
 from orchestrator.readers.events import EventLog, read_events
@@ -62,10 +64,14 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
     problems += disagreements
     part = log.part if log is not None else None
     outcome = _as_an_empty_shard(outcome, part)
+    left_to = log.left_to if log is not None else ()
     coverage, coverage_note = _coverage(plan, folder, problems)
     contexts = _read(folder / "contexts.json", _contexts, problems)
     benchmarks = _benchmarks(plan, folder, problems)
-    return TierResult(
+    comparison = _read(folder / "comparison.json", lambda chunks: read_comparison(b"".join(chunks)), problems)
+    if plan.command_by_turns and comparison is None and outcome.ending is Ending.EXITED and outcome.exit_code == 0:
+        problems.append("its benchmarks were not compared with the base's: it left no comparison.json")
+    result = TierResult(
         name=plan.name,
         ending=outcome.ending,
         exit_code=outcome.exit_code,
@@ -81,15 +87,25 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         contexts=contexts,
         benchmarks=benchmarks.benchmarks if benchmarks is not None else (),
         benchmark_machine=benchmarks.machine if benchmarks is not None else {},
+        comparison=comparison,
         gpu=log.gpu if log is not None else None,
         deselected=log.deselected if log is not None else 0,
+        deferred=log.deferred if log is not None else (),
         parts=(part,) if part is not None else (),
         workers=plan.workers,
         command=plan.command,
         output_tail=outcome.output_tail,
         stacks=outcome.stacks,
-        notes=outcome.notes,
+        notes=(*outcome.notes, *(f"tests that {plugin} retries were left to it" for plugin in left_to)),
+        random_seed=_seed(log),
     )
+    note = schedule_note(result)
+    return result if note is None or note in result.notes else replace(result, notes=(*result.notes, note))
+
+
+def _seed(log: EventLog | None) -> int | None:
+    """The seed of pytest-randomly, which every process of a run has from the first."""
+    return next((one.seed for one in log.sessions if one.seed is not None), None) if log is not None else None
 
 
 def _as_an_empty_shard(outcome: Outcome, part: ShardPart | None) -> Outcome:

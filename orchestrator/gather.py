@@ -20,6 +20,7 @@ from orchestrator.git import Git, GitError
 from orchestrator.github import GitHub
 from orchestrator.interpreter import find_python, read_facts
 from orchestrator.model import ChangedFile, Changes, Event, PythonFacts
+from orchestrator.order import Order
 from orchestrator.plan import NO_STANDING, config_identity
 from orchestrator.records.history import History
 from orchestrator.remember import Memory, open_store, read_history
@@ -49,6 +50,7 @@ class Situation:
     barred: Mapping[str, str] = field(default_factory=dict)  # tiers that may start no runner, and why
     history: History = field(default_factory=History)
     memory: Memory | None = None  # where this run's own results go
+    orders: Mapping[str, Order] = field(default_factory=dict)  # by tier that runs here: in which order, and what waits
 
 
 def gather(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from orchestrator.model import ChangedFile
 _MISLEADING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_EXTERNAL_DIFF")
 _STATUS = {"A": "added", "M": "modified", "D": "deleted", "R": "renamed", "C": "copied", "T": "type-changed"}
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_OLD_HUNK = re.compile(rb"^@@ -(\d+)(?:,(\d+))? ")
 _HUNK = re.compile(rb"^@@ -\d+(?:,\d+)? \+(\d+)(?:,(\d+))? @@")
 
 
@@ -110,6 +111,30 @@ class Git:
         revisions = [f"{base}...{head}"] if head else [base]
         return parse_changed_lines(self.run(*_diff("-U0", "--src-prefix=a/", "--dst-prefix=b/"), *revisions, "--"))
 
+    def rewritten_lines(self, old: str, new: str | None) -> dict[str, frozenset[int]]:
+        """Removed or rewritten lines as the commit ``old`` counts them, per path; of an insertion, its neighbours.
+
+        ``new`` None: the working tree. Paths from the top of the working tree.
+        """
+        revisions = [old, new] if new else [old]
+        return parse_old_lines(self.run(*_diff("-U0", "--src-prefix=a/", "--dst-prefix=b/"), *revisions, "--"))
+
+    def lines_with(self, words: Sequence[str]) -> list[tuple[str, int, str]]:
+        """Lines of Python files with one of the words: (path from the top, line number, text)."""
+        if not words:
+            return []
+        asked = [part for word in words for part in ("-e", word)]
+        found = self.run(
+            "grep", "-n", "-I", "-w", "-F", "-z", "--full-name", "--untracked", *asked, "--", "*.py", allow=(0, 1)
+        )
+        lines = []
+        for line in found.split(b"\n"):
+            path, _, rest = line.partition(b"\0")
+            number, _, text = rest.partition(b"\0")
+            if number.isdigit():
+                lines.append((os.fsdecode(path), int(number), text.decode(errors="replace")))
+        return lines
+
     def show(self, revision: str, path: str) -> bytes | None:
         """A file as it was at a commit, or None where commit or file is not here. ``path``: from the top."""
         try:
@@ -163,6 +188,25 @@ def parse_changed_lines(diff: bytes) -> dict[str, frozenset[int]]:
             start, count = int(match[1]), int(match[2]) if match[2] is not None else 1
             if current is not None:
                 current.update(range(start, start + count))
+    return {path: frozenset(numbers) for path, numbers in lines.items() if numbers}
+
+
+def parse_old_lines(diff: bytes) -> dict[str, frozenset[int]]:
+    """The old-side line numbers of a ``-U0`` unified diff, per old path; of lines that were put in, those around."""
+    lines: dict[str, set[int]] = {}
+    current: set[int] | None = None
+    in_header = False
+    for line in diff.split(b"\n"):
+        if line.startswith(b"diff --git "):
+            current, in_header = None, True
+        elif in_header and line.startswith(b"--- "):
+            name = _unquote(line[4:].removesuffix(b"\t"))
+            current = None if name == b"/dev/null" else lines.setdefault(os.fsdecode(name[2:]), set())
+        elif match := _OLD_HUNK.match(line):
+            in_header = False
+            start, count = int(match[1]), int(match[2]) if match[2] is not None else 1
+            if current is not None:
+                current.update(range(start, start + count) if count else (start, start + 1))
     return {path: frozenset(numbers) for path, numbers in lines.items() if numbers}
 
 

@@ -132,16 +132,26 @@ def _tier_verdict(plan: TierPlan, result: TierResult | None) -> tuple[Verdict, l
         verdict = Verdict.FAILED if bad else Verdict.OVER_BUDGET
         return verdict, [*failures, sentence, *_naming("was running", running), *result.problems]
     if bad:
-        return Verdict.FAILED, [*failures, *result.problems]
+        return Verdict.FAILED, [*failures, *result.problems, *_deferred(result)]
     if untrusted := list(_untrusted(result, running)):
         return Verdict.INFRASTRUCTURE, untrusted
     if plan.gpus and (missing := _gpu_absent(plan, result)):
         return Verdict.INFRASTRUCTURE, [missing]
     if unmet := list(_tier_thresholds(plan, result)):
         return Verdict.FAILED, unmet
+    waiting = _deferred(result)
     if flaky := [t.node_id for t in result.tests if t.attempts]:
-        return Verdict.FLAKY, [f"{len(flaky)} failed first and passed when tried again", *_naming("flaky", flaky)]
-    return Verdict.PASSED, []
+        again = f"{len(flaky)} failed first and passed when tried again"
+        return Verdict.FLAKY, [again, *_naming("flaky", flaky), *waiting]
+    return Verdict.PASSED, waiting
+
+
+def _deferred(result: TierResult) -> list[str]:
+    """What a tier that was fitted to its budget did not run."""
+    if not result.deferred:
+        return []
+    ran, waiting = result.counts.total, len(result.deferred)
+    return [f"{ran} of {ran + waiting} run; {waiting} deferred"]
 
 
 def _untrusted(result: TierResult, running: list[str]) -> Iterator[str]:
@@ -181,6 +191,8 @@ def _gpu_absent(plan: TierPlan, result: TierResult) -> str | None:
 
 
 def _tier_thresholds(plan: TierPlan, result: TierResult) -> Iterator[str]:
+    if plan.defer_fails:
+        yield from (f"{said}, and `defer: fail` allows none" for said in _deferred(result))
     if plan.coverage_minimum is None:
         return
     percent = result.coverage.percent if result.coverage is not None else None

@@ -15,18 +15,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.collect import collect_run, write_json
+from orchestrator.contexts import ContextsError, read_coverage_contexts
 from orchestrator.environment import Environment
 from orchestrator.errors import MltiersError
 from orchestrator.judge import judge_tier
 from orchestrator.model import Ending, Outcome, Plan, TierPlan, TierResult, TierVerdict, Verdict
+from orchestrator.order import Order, order_document
 from orchestrator.process import Cancellation, ProcessOutcome, supervise
 from orchestrator.progress import Progress
+from orchestrator.records.contexts import contexts_document
 from orchestrator.results_folder import prepare_out
 from orchestrator.salvage import CHECKPOINT_SECONDS, CHECKPOINT_VARIABLE, salvage_coverage
 from orchestrator.shards import Timings
 
 # How the plugin is asked for what it does (plugin/src/pytest_mltiers/__init__.py); without them it does nothing.
 EVENTS_VARIABLE = "MLTIERS_EVENTS"
+ORDER_VARIABLE = "MLTIERS_ORDER"
 PER_TEST_VARIABLE = "MLTIERS_PER_TEST"
 GPUS_VARIABLE = "MLTIERS_GPUS"
 SHARD_VARIABLE = "MLTIERS_SHARD"
@@ -47,6 +51,7 @@ class Workplace:
     cpus: int
     cancel: Cancellation
     timings: Mapping[str, Timings] = field(default_factory=dict)  # by tier: what its shard is split by
+    orders: Mapping[str, Order] = field(default_factory=dict)  # by tier
 
 
 def plugin_folder() -> Path:
@@ -66,6 +71,7 @@ def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, Tier
     finished: queue.SimpleQueue[Outcome | Exception] = queue.SimpleQueue()
 
     def settle(tier: TierPlan, outcome: Outcome) -> None:
+        outcome = _with_contexts(tier, outcome, place, sha=plan.event.sha)
         result = collect_run(tier, outcome, place.out / tier.name, root=place.root, sha=plan.event.sha)
         verdicts[tier.name] = judge_tier(tier, result)
         progress.ended(verdicts[tier.name])
@@ -89,6 +95,19 @@ def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, Tier
                 raise outcome
             settle(running.pop(outcome.tier), outcome)
     return {name: verdict.result for name, verdict in verdicts.items() if verdict.result is not None}
+
+
+def _with_contexts(tier: TierPlan, outcome: Outcome, place: Workplace, *, sha: str | None) -> Outcome:
+    """Write which lines each test of a measuring tier executed, where it ran to its end."""
+    if not (tier.measure and tier.coverage) or outcome.ending is not Ending.EXITED:
+        return outcome
+    folder = place.out / tier.name
+    try:
+        contexts = read_coverage_contexts(folder / ".coverage", root=place.root)
+        write_json(folder / "contexts.json", contexts_document(replace(contexts, sha=sha)))
+    except (ContextsError, OSError) as error:
+        return replace(outcome, notes=(*outcome.notes, f"which tests execute which lines is unknown: {error}"))
+    return outcome
 
 
 def startable(waiting: Mapping[str, TierPlan], running: Mapping[str, TierPlan], cpus: int) -> list[TierPlan]:
@@ -138,6 +157,8 @@ def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
     events = folder / "events.jsonl"
     if (timings := place.timings.get(tier.name)) is not None:
         write_json(folder / "timings.json", {"snapshot": timings.snapshot, "seconds": dict(timings.seconds or {})})
+    if (order := place.orders.get(tier.name)) is not None:
+        write_json(folder / "order.json", order_document(order))
     with progress.following(tier.name, events):
         done = supervise(
             tier.command,
@@ -172,6 +193,8 @@ def tier_environment(tier: TierPlan, place: Workplace) -> dict[str, str]:
         env[PER_TEST_VARIABLE] = f"{tier.per_test:g}"
     if tier.gpus:
         env[GPUS_VARIABLE] = str(tier.gpus)
+    if tier.name in place.orders:
+        env[ORDER_VARIABLE] = str(folder / "order.json")
     if tier.shards > 1:
         env[SHARD_VARIABLE] = f"{tier.shard}/{tier.shards}"
         if tier.name in place.timings:

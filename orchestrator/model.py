@@ -223,6 +223,9 @@ class TierPlan:
     workers: int = 1  # processes; 1 = no xdist
     retries: int = 0
     flaky_fails: bool = False
+    fit: bool = False  # the most telling tests that fit into the budget run, the others are deferred
+    defer_fails: bool = False  # that a test is deferred fails the tier
+    measure: bool = False  # refreshes estimates and contexts: no limit for a single test
     benchmark: bool = False
     against: str | None = None  # what its benchmarks are compared with: "base" or "history"
     gate: float | None = None  # percent; a slowdown beyond it fails the tier

@@ -126,6 +126,7 @@ def execute(
         cpus=effective_cpus(),
         cancel=hands.cancel,
         timings=_timings(plan, situation),
+        orders=situation.orders,
     )
     elsewhere = Elsewhere(plan, office)
     elsewhere.start({})

@@ -41,6 +41,7 @@ class Request:
     tiers: tuple[str, ...] = ()  # named ones; empty: those of the event
     dispatch: bool = True
     force: bool = False  # run although no file of `changes` was touched, or the commit has been tested already
+    fit: bool = False  # every tier to its budget
     shard: ShardName | None = None  # the part of each tier that runs here
     out: str = ".mltiers"  # the output folder as pytest is told it: relative to the configuration's folder, or absolute
 
@@ -302,7 +303,10 @@ def _tier_plan(name: str, tier: Tier, decision: Decision, *, where: str, request
         needs=tuple(need for need in tier.needs if not request.tiers or need in request.tiers),
         budget=tier.budget,
         queue=tier.queue,
-        per_test=tier.per_test,
+        per_test=None if tier.measure else tier.per_test,
+        fit=(tier.fit or request.fit) and tier.benchmark is None,
+        defer_fails=tier.defer == "fail",
+        measure=tier.measure,
         benchmark=tier.benchmark is not None,
         coverage_minimum=tier.coverage.minimum if tier.coverage is not None else None,
     )
@@ -330,9 +334,11 @@ def _how(
     if measured and python.cov is None:
         notes.append("coverage is unknown: pytest-cov is not installed")
         measured = False
+    env = dict(tier.env)
+    if planned.measure and measured:
+        env.setdefault("COVERAGE_CORE", "ctrace")  # the only one that knows of contexts
     if planned.benchmark and python.benchmark is None:
         notes.append("no benchmark can be read: pytest-benchmark is not installed")
-    env = dict(tier.env)
     if workers > 1:
         threads = str(max(1, machine.cpus // workers))
         unset = [v for v in THREAD_VARIABLES if v not in env and v not in machine.variables]
@@ -367,6 +373,7 @@ def _command(
     command += [f"--junitxml={folder}/junit.xml", "-o", "junit_family=xunit1"]
     if measured:
         command += [f"--cov={source}" for source in config.source]
+        command += ["--cov-context=test"] if planned.measure else []
         # Thresholds are judged over all tiers together; one tier alone would fail the project's own fail_under.
         command += ["--cov-report=", f"--cov-report=json:{folder}/coverage.json", "--cov-fail-under=0"]
     elif python.cov is not None:

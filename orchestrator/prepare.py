@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -17,6 +17,7 @@ from orchestrator.gather import Situation, gather, gather_pythons, recall, repla
 from orchestrator.github import GitHub
 from orchestrator.machine import effective_cpus
 from orchestrator.model import Plan
+from orchestrator.ordering import with_orders
 from orchestrator.plan import Machine, Request, make_plan
 from orchestrator.process import Cancellation
 from orchestrator.shards import ShardName
@@ -34,6 +35,7 @@ class Options:
     comment: str = "on-change"
     dispatch: bool = True
     force: bool = False
+    fit: bool = False
     sha: str | None = None
     pr: int | None = None
     wait: bool = False  # for what was started elsewhere
@@ -91,6 +93,7 @@ def _prepare(options: Options, hands: Hands, *, runs: bool) -> tuple[Situation, 
             tiers=options.tiers,
             dispatch=options.dispatch,
             force=options.force,
+            fit=options.fit,
             shard=options.shard,
             out=_as_pytest_is_told(out_folder(options, situation), situation.root),
         ),
@@ -100,7 +103,8 @@ def _prepare(options: Options, hands: Hands, *, runs: bool) -> tuple[Situation, 
         barred=situation.barred,
         notes=situation.notes,
     )
-    return situation, plan
+    plan, orders = with_orders(plan, situation)
+    return replace(situation, orders=orders), plan
 
 
 def out_folder(options: Options, situation: Situation) -> Path:

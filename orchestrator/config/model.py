@@ -219,11 +219,11 @@ class Tier(_Section, frozen=True, kw_only=True):
         Benchmark | None, doc("the tier runs benchmarks (without xdist); `{}`: report only", also=("benchmarks",))
     ] = None
     coverage: Annotated[TierCoverage | None, doc("thresholds for this tier alone")] = None
-    fit: Annotated[bool, LATER, doc("choose the tests that fit into the budget, the most telling first")] = False
+    fit: Annotated[bool, doc("choose the tests that fit into the budget, the most telling first")] = False
     defer: Annotated[
-        Literal["allow", "fail"], LATER, doc("whether tests that did not fit may wait for a later run")
+        Literal["allow", "fail"], doc("whether tests that did not fit may wait for a later run")
     ] = "allow"
-    measure: Annotated[bool, LATER, doc("ignore `per-test`; refresh estimates and coverage contexts (nightly)")] = False
+    measure: Annotated[bool, doc("ignore `per-test`; refresh estimates and coverage contexts (nightly)")] = False
     warm: Annotated[Literal["auto"] | bool, LATER, doc("fork test processes from one that has already imported")] = (
         "auto"
     )

@@ -39,6 +39,8 @@ class Line(msgspec.Struct):
     digest: str = ""
     selected: int = 0
     devices: list[str] = []
+    nodeids: list[str] = []
+    order: str = ""
     peak_bytes: int = 0
 
 

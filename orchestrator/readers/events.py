@@ -60,7 +60,9 @@ class EventLog:
     collection: tuple[TestResult, ...] = ()  # files that could not be collected (ERROR) or skip themselves (SKIPPED)
     sessions: tuple[Session, ...] = ()
     collected: int | None = None  # tests after deselection; None: collection was not over
-    deselected: int = 0
+    deselected: int = 0  # without the deferred
+    deferred: tuple[str, ...] = ()  # tests that were left out for want of budget
+    order: str | None = None  # that the tests ran in, in words
     part: ShardPart | None = None  # which shard's tests these are; None: the tests were not split
     starts: int = 0  # of tests, attempts counted each
     running: tuple[str, ...] = ()  # node ids of tests that began and have not ended, teardown included
@@ -99,6 +101,8 @@ class _Reader:
         self.collected: int | None = None
         self.deselected = 0
         self.part: ShardPart | None = None
+        self.deferred: dict[str, None] = {}
+        self.order: str | None = None
         self.retried_crashes = 0
         self.gpus: list[GpuUse] = []
         self.last: float | None = None
@@ -119,6 +123,8 @@ class _Reader:
             "crash": self._crash,
             "internal-error": self._internal_error,
             "gpu": self._gpu,
+            "deferred": self._defer,
+            "order": self._order,
             "end": self._end,
         }
         torn: tuple[int, str] | None = None  # the last line may end anywhere
@@ -288,6 +294,16 @@ class _Reader:
             self.internal_errors.append(line.message or "")
         return True
 
+    def _defer(self, line: Line) -> bool:
+        if len(self.deferred) + len(line.nodeids) > TEST_LIMIT:
+            return False
+        self.deferred.update(dict.fromkeys(line.nodeids))
+        return True
+
+    def _order(self, line: Line) -> bool:
+        self.order = line.order[:300] or None
+        return True
+
     def _gpu(self, line: Line) -> bool:
         if len(self.gpus) >= _KEPT:
             return False
@@ -312,7 +328,9 @@ class _Reader:
             collection=tuple(self.collection.values()),
             sessions=tuple(self.sessions),
             collected=self.collected,
-            deselected=self.deselected,
+            deselected=max(0, self.deselected - len(self.deferred)),
+            deferred=tuple(self.deferred),
+            order=self.order,
             part=self.part,
             starts=sum(map(len, self.runs.values())),
             running=tuple(node_id for node_id, runs in self.runs.items() if not all(run.over for run in runs)),

@@ -20,6 +20,7 @@ class Contexts:
     files: tuple[str, ...] = ()
     pieces: tuple[tuple[int, int], ...] = ()  # (index of the file, its lines as bits)
     tests: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # node id → indices of pieces
+    sha: str | None = None  # the commit whose line numbers these are
 
 
 def contexts_of(executed: Iterable[tuple[str, str, int]]) -> Contexts:
@@ -42,6 +43,7 @@ def contexts_document(contexts: Contexts) -> dict[str, Any]:
     """contexts.json."""
     return {
         "version": VERSION,
+        "sha": contexts.sha,
         "files": list(contexts.files),
         "pieces": [[file, f"{bits:x}"] for file, bits in contexts.pieces],
         "tests": {node_id: list(pieces) for node_id, pieces in contexts.tests.items()},
@@ -56,6 +58,7 @@ def read_contexts(document: Any) -> Contexts:
         files = tuple(map(str, document["files"]))
         pieces = tuple((int(file), int(bits, 16)) for file, bits in document["pieces"])
         tests = {str(node_id): tuple(map(int, of)) for node_id, of in document["tests"].items()}
+        sha = document.get("sha")
         known = range(len(pieces))
         if any(file not in range(len(files)) or bits < 0 for file, bits in pieces):
             raise ValueError("a piece names a file that is not in it")
@@ -63,7 +66,7 @@ def read_contexts(document: Any) -> Contexts:
             raise ValueError("a test names a piece that is not in it")
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"it is no map of tests to lines: {error!r}") from None
-    return Contexts(files=files, pieces=pieces, tests=tests)
+    return Contexts(files=files, pieces=pieces, tests=tests, sha=sha if isinstance(sha, str) else None)
 
 
 def bits_of(lines: Iterable[int]) -> int:

@@ -96,6 +96,7 @@ def _body(run: RunVerdict, links: Links, detail: _Detail) -> str:
     parts += _failures(run, detail)
     parts += _benchmarks(run, detail)
     parts += _skips(run, detail)
+    parts += _deferred(run, detail)
     parts.append(_footer(run, links))
     return "\n\n".join(part for part in parts if part)
 
@@ -220,6 +221,19 @@ def _skips(run: RunVerdict, detail: _Detail) -> Iterator[str]:
     if (hidden := len(ranked) - detail.skips) > 0:
         rows.append(f"- and {plural(hidden, 'more reason')}")
     yield _details(f"{plural(sum(reasons.values()), 'test')} skipped", "\n".join(rows))
+
+
+def _deferred(run: RunVerdict, detail: _Detail) -> Iterator[str]:
+    """The tests that a tier left out for want of budget, by name."""
+    for tier in run.tiers:
+        waiting = tier.result.deferred if tier.result is not None else ()
+        if not waiting or not detail.skips:
+            continue
+        rows = [f"- {code(node)}" for node in waiting[: 4 * detail.skips]]
+        if (hidden := len(waiting) - len(rows)) > 0:
+            rows.append(f"- and {hidden} more, named in the report")
+        title = f"{plural(len(waiting), 'test')} of {html_code(tier.name)} deferred to the next nightly"
+        yield _details(title, "\n".join(rows), title_is_html=True)
 
 
 def _footer(run: RunVerdict, links: Links) -> str:

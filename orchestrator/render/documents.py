@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.dispatched import GRACE, Dispatch
 from orchestrator.model import Counts, Coverage, Event, Plan, RunVerdict, TestResult, TierPlan, TierResult
+from orchestrator.order import schedule_of
 from orchestrator.shards import ShardName
 
 VERSION = 1
@@ -34,6 +35,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 
 def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
     """result.json of one tier: every test with node id, outcome, seconds and worker."""
+    schedule = schedule_of(result)
     return {
         "version": VERSION,
         "tier": result.name,
@@ -51,6 +53,11 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
         "notes": list(result.notes),
         "counts": _counts(result.counts),
         "deselected": result.deselected,
+        "deferred": list(result.deferred),
+        "schedule": {
+            "first_failure": None if schedule.first_failure is None else round(schedule.first_failure, 3),
+            "idle": round(schedule.idle, 3),
+        },
         "parts": [
             {
                 "shard": part.shard,

@@ -279,6 +279,9 @@ def _evidence(result: TierResult) -> Iterator[tuple[str, str]]:
     yield "Ended", _e(f"{result.ending}{code}" + (f": {result.reason}" if result.reason else ""))
     if result.deselected:
         yield "Deselected", plural(result.deselected, "test")
+    if result.deferred:
+        names = "\n".join(result.deferred)
+        yield "Deferred to the next nightly", f'<pre tabindex="0">{_e(names)}</pre>'
     if result.coverage is None and result.coverage_note:
         yield "Coverage", _e(f"unknown: {result.coverage_note}")
     if result.gpu is not None:

@@ -50,7 +50,7 @@ def _row(tier: TierVerdict) -> tuple[str, ...]:
 def _reasons(run: RunVerdict) -> list[str]:
     lines = [f"  {visible(reason)}" for reason in run.reasons]
     for tier in run.tiers:
-        if tier.verdict is not Verdict.PASSED:
+        if tier.verdict is not Verdict.PASSED or (tier.result is not None and tier.result.deferred):
             lines += [f"  {tier.name}: {visible(reason)}" for reason in tier.reasons]
         lines += [f"  {tier.name}: {visible(note)}" for note in (*tier.plan.notes, *_notes(tier))]
     lines += [f"  {visible(note)}" for note in run.plan.notes]

@@ -370,7 +370,6 @@ USAGE = {
     "an unknown tier": ({}, ["run", "units"], "there is no tier 'units'"),
     "an unknown event": ({}, ["run", "--event", "pushed"], "is not an event"),
     "a Python that is not there": ({}, ["run", "--python", "./nope"], "not an executable file"),
-    "not yet supported": ({}, ["run", "--fit"], "--fit is not yet supported"),
     "a folder that is not there": ({}, ["report", "nope"], "there is no such folder"),
 }  # fmt: skip
 

@@ -218,14 +218,11 @@ def test_bytes_with_a_byte_order_mark_and_windows_line_ends() -> None:
 
 
 def test_a_key_not_yet_supported_may_be_set_to_its_default() -> None:
-    assert tier("retries: 0", "flaky: pass", "fit: false", "warm: auto", "preload: auto") == Tier()
+    assert tier("warm: auto", "preload: auto") == Tier()
 
 
 def test_every_key_not_yet_supported_is_refused_and_named_in_the_reference() -> None:
-    other = {
-        "retries": "1", "flaky": "fail", "fit": "true", "defer": "fail",
-        "measure": "true", "warm": "false", "preload": "[torch]",
-    }  # fmt: skip
+    other = {"warm": "false", "preload": "[torch]"}
     page = reference_markdown()
     for key in later_keys(Tier):
         with pytest.raises(ConfigError, match=rf"tiers.unit.{key}: not yet supported by this version of mltiers"):
