@@ -229,6 +229,8 @@ class TierPlan:
     benchmark: bool = False
     against: str | None = None  # what its benchmarks are compared with: "base" or "history"
     gate: float | None = None  # percent; a slowdown beyond it fails the tier
+    paths: tuple[str, ...] = ()  # what is collected; empty: what pytest's own configuration says
+    command_by_turns: tuple[str, ...] = ()  # what runs its benchmarks in turns with the base's
     coverage: bool = True  # whether coverage is measured
     coverage_minimum: float | None = None  # the tier's own threshold, percent
     python: PythonFacts | None = None
@@ -523,6 +525,7 @@ class TierResult:
     benchmark_machine: Mapping[str, Any] = field(default_factory=dict)
     comparison: Comparison | None = None  # of its benchmarks, where one was asked for
     gpu: GpuUse | None = None
+    random_seed: int | None = None  # by which pytest-randomly shuffled its tests and seeded them
     deselected: int = 0
     contexts: bytes | None = None  # contexts.json of a tier that measured which tests execute which lines
     deferred: tuple[str, ...] = ()  # node ids that did not fit into the budget and wait for a later run

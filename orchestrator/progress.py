@@ -103,8 +103,19 @@ class Progress:
                 self._line(f"  {name}: FAILED {shorten(visible(node), 300)}{' · ' + message if message else ''}")
                 if tally.failed == _LISTED:
                     self._line(f"  {name}: further failures are in the report")
+        elif kind == "retry":
+            self._try_again(name, tally, str(event.get("nodeid")))
         if kind == "phase" and event.get("phase") == "teardown":
             tally.done += 1
+
+    def _try_again(self, name: str, tally: _Tally, node: str) -> None:
+        """A failure that may yet turn out to be none."""
+        tally.done -= 1
+        if node in tally.nodes:
+            tally.nodes.remove(node)
+            tally.failed -= 1
+            if tally.failed < _LISTED:
+                self._line(f"  {name}: it is tried again")
 
     def _draw(self, name: str) -> None:
         tally = self._tallies.get(name)

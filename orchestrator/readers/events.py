@@ -24,6 +24,7 @@ TEST_LIMIT: Final = 2_000_000
 
 _RUNS_KEPT = 1_000  # of one test
 _KEPT = 100_000  # of anything else
+_PLUGINS_KEPT = 10
 _LATEST = 1e11  # Unix seconds; a time beyond it is no time
 
 
@@ -64,10 +65,11 @@ class EventLog:
     deferred: tuple[str, ...] = ()  # tests that were left out for want of budget
     order: str | None = None  # that the tests ran in, in words
     part: ShardPart | None = None  # which shard's tests these are; None: the tests were not split
-    starts: int = 0  # of tests, attempts counted each
+    starts: int = 0  # of tests; those that were tried again for a failure count once
     running: tuple[str, ...] = ()  # node ids of tests that began and have not ended, teardown included
     collecting: tuple[tuple[str, str], ...] = ()  # (worker, file) being collected at the end
     repeated: frozenset[str] = frozenset()  # node ids that ran more than once, for whatever reason
+    left_to: tuple[str, ...] = ()  # plugins of the user's own that retry tests, and to which tests were left
     retried_crashes: int = 0
     failed_at: Mapping[str, float] = field(default_factory=dict)  # node id → Unix seconds when it turned bad
     crashes: tuple[Crash, ...] = ()
@@ -104,6 +106,7 @@ class _Reader:
         self.deferred: dict[str, None] = {}
         self.order: str | None = None
         self.retried_crashes = 0
+        self.left_to: dict[str, None] = {}
         self.gpus: list[GpuUse] = []
         self.last: float | None = None
         self.main_sessions = self.main_ends = 0
@@ -114,6 +117,8 @@ class _Reader:
             "start": self._start,
             "phase": self._phase,
             "subtest": self._subtest,
+            "retry": self._retry,
+            "left": self._left,
             "session": self._session,
             "collecting": self._collecting,
             "collect-error": self._not_collected,
@@ -210,6 +215,17 @@ class _Reader:
         if run is not None and line.outcome == "failed":
             run.add(TestOutcome.FAILED, line.time, message=line.message, text=line.text, file=line.file, line=line.line)
         return run is not None
+
+    def _retry(self, line: Line) -> bool:
+        run = self._run(line)
+        if run is not None:
+            run.again = run.over = True
+        return run is not None
+
+    def _left(self, line: Line) -> bool:
+        if len(self.left_to) < _PLUGINS_KEPT:
+            self.left_to.setdefault(shown(line.plugin))
+        return True
 
     def _crash(self, line: Line) -> bool:
         if len(self.crashes) >= _KEPT:
@@ -332,10 +348,11 @@ class _Reader:
             deferred=tuple(self.deferred),
             order=self.order,
             part=self.part,
-            starts=sum(map(len, self.runs.values())),
+            starts=sum(sum(not run.again for run in runs) or 1 for runs in self.runs.values()),
             running=tuple(node_id for node_id, runs in self.runs.items() if not all(run.over for run in runs)),
             collecting=tuple(self.collecting.items()),
             repeated=frozenset(node_id for node_id, runs in self.runs.items() if len(runs) > 1),
+            left_to=tuple(self.left_to),
             retried_crashes=self.retried_crashes,
             failed_at={node_id: run.failed_at for node_id, run in leads if run.failed_at is not None},
             crashes=tuple(crash for crash in self.crashes if crash.node_id is not None or crash.worker not in named),

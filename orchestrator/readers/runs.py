@@ -91,6 +91,11 @@ class Run:
             return TestOutcome.UNFINISHED
         return self.outcome if self.outcome is not None else TestOutcome.SKIPPED
 
+    @property
+    def undoes(self) -> bool:
+        """Whether, as a retry, it says anything about the failure before it: a skip or an expected failure does not."""
+        return self.final() not in (TestOutcome.SKIPPED, TestOutcome.XFAILED)
+
     def spent(self, last: float) -> float:
         """Seconds of its phases or, while it runs, from its start to ``last``."""
         return self.seconds if self.over else max(self.seconds, last - self.started, 0.0)
@@ -108,6 +113,9 @@ def result_of(node_id: str, runs: list[Run], last: float) -> TestResult:
     """One result of all runs of a test: earlier attempts are those after which it was to be tried again."""
     lead = lead_of(runs)
     earlier = [run for run in runs if run.again and run is not lead]
+    texts = lead.texts
+    if lead.again and runs[-1] is not lead:
+        texts = [*texts, f"Tried again, it was {runs[-1].final()}: {runs[-1].said(last) or 'no reason given'}"]
     return TestResult(
         node_id=node_id,
         outcome=lead.final(),
@@ -115,7 +123,7 @@ def result_of(node_id: str, runs: list[Run], last: float) -> TestResult:
         worker=lead.worker,
         started=lead.started,
         message=lead.said(last),
-        text="\n\n".join(lead.texts) or None,
+        text="\n\n".join(texts) or None,
         file=lead.file,
         line=lead.line,
         attempts=tuple(
@@ -131,8 +139,14 @@ def result_of(node_id: str, runs: list[Run], last: float) -> TestResult:
 
 
 def lead_of(runs: list[Run]) -> Run:
-    """The run that stands for all: the worst of those that were not to be tried again, or else the last."""
+    """The run that stands for all: the worst of those that were not to be tried again, or else the last.
+
+    Where a retry says nothing of the failure before it, that failure stands.
+    """
     final = [run for run in runs if not run.again] or runs[-1:]
+    failed = [run for run in runs if run.again]
+    if failed and not any(run.undoes for run in final):
+        return failed[-1]
     lead = final[0]
     for run in final[1:]:
         if worse(lead.final(), run.final()) is not lead.final():

@@ -58,6 +58,7 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
             "first_failure": None if schedule.first_failure is None else round(schedule.first_failure, 3),
             "idle": round(schedule.idle, 3),
         },
+        "random_seed": result.random_seed,
         "parts": [
             {
                 "shard": part.shard,
@@ -263,6 +264,7 @@ def _test(test: TestResult) -> dict[str, Any]:
     document |= {key: value for key, value in optional.items() if value is not None}
     if test.attempts:
         document["attempts"] = [
-            {"outcome": str(a.outcome), "seconds": round(a.seconds, 6), "message": a.message} for a in test.attempts
+            {"outcome": str(a.outcome), "seconds": round(a.seconds, 6), "message": a.message, "text": a.text}
+            for a in test.attempts
         ]
     return document

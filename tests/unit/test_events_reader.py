@@ -395,3 +395,80 @@ def test_no_content_raises_and_every_start_is_a_test(lines):
     assert all(t.seconds >= 0 for t in log.tests)
     assert log.sessions or log.problems
     assert {t.node_id for t in log.tests if t.outcome is U} <= set(log.running)
+
+
+# --- retries -------------------------------------------------------------------------------------------------------
+
+
+def retried(*outcomes: str, **last: Any) -> Stream:
+    """A test whose call ends so in each attempt; all but the last are followed by another."""
+    stream = Stream()
+    for number, outcome in enumerate(outcomes, 1):
+        final = number == len(outcomes)
+        more = last if final else {"message": f"try {number}", "text": f"E   try {number}"}
+        stream.add("start", nodeid="t.py::a", attempt=number).phase("t.py::a", "setup")
+        stream.phase("t.py::a", "call", outcome, **more).phase("t.py::a", "teardown")
+        if not final:
+            stream.add("retry", nodeid="t.py::a", attempt=number)
+    return stream
+
+
+def test_a_retry_that_passes_keeps_the_first_traceback():
+    log = retried("failed", "failed", "passed").end().read()
+
+    assert log.problems == ()
+    assert (only(log).outcome, only(log).seconds) == (P, 1.5)
+    assert [(a.outcome, a.message, a.text) for a in only(log).attempts] == [
+        (F, "try 1", "E   try 1"),
+        (F, "try 2", "E   try 2"),
+    ]
+    assert log.failed_at == {}
+    assert (log.starts, log.repeated) == (1, {"t.py::a"})
+
+
+def test_a_retry_that_fails_as_well_is_a_failure_with_attempts():
+    test = only(retried("failed", "failed", message="again", text="E   again").end(1).read())
+
+    assert (test.outcome, test.message, test.text) == (F, "again", "E   again")
+    assert [a.message for a in test.attempts] == ["try 1"]
+
+
+@pytest.mark.parametrize(("outcome", "more"), [("skipped", {}), ("skipped", {"xfail": "known"})], ids=["skip", "xfail"])
+def test_a_retry_that_says_nothing_leaves_the_failure(outcome, more):
+    log = retried("failed", outcome, message="gave up", **more).end(1).read()
+
+    assert (only(log).outcome, only(log).message) == (F, "try 1")
+    assert only(log).text == f"E   try 1\n\nTried again, it was {'xfailed' if more else 'skipped'}: gave up"
+    assert only(log).attempts == ()
+
+
+def test_a_part_that_failed_makes_an_attempt_one_that_failed():
+    stream = Stream().add("start", nodeid="t.py::a").phase("t.py::a", "setup")
+    stream.add("subtest", nodeid="t.py::a", phase="call", outcome="failed", message="part 1")
+    stream.phase("t.py::a", "call").phase("t.py::a", "teardown").add("retry", nodeid="t.py::a")
+    test = only(stream.test("t.py::a").end().read())
+
+    assert test.outcome is P
+    assert [(a.outcome, a.message) for a in test.attempts] == [(F, "part 1")]
+
+
+@pytest.mark.parametrize("cut", ["after retry", "in the retry", "before retry"])
+def test_a_run_that_ends_between_attempts_is_never_a_pass(cut):
+    lines = retried("failed", "passed").lines
+    at = {"before retry": 5, "after retry": 6, "in the retry": 8}[cut]
+    test = only(read_events(lines[:at]))
+
+    assert test.outcome is (U if cut == "in the retry" else F)
+    assert [a.message for a in test.attempts] == (["try 1"] if cut == "in the retry" else [])
+
+
+def test_a_test_that_was_retried_does_not_hide_one_that_never_started():
+    log = retried("failed", "passed").end().read()
+
+    assert log.starts == 1
+
+
+def test_who_else_retries_is_told_once():
+    log = Stream().add("left", plugin="pytest-rerunfailures").add("left", plugin="pytest-rerunfailures").end().read()
+
+    assert log.left_to == ("pytest-rerunfailures",)
