@@ -238,6 +238,9 @@ class TierPlan:
     env: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # "pytest-xdist is not installed: runs serially"
     predicted_seconds: float | None = None  # wall time of the slowest shard
+    predicted_low: float | None = None  # from here
+    predicted_high: float | None = None  # to here, in four of five runs
+    predicted_note: str | None = None  # what makes that doubtful, as a clause
     timings: str | None = None  # version of the history whose durations its shards are split by
     waiting: bool = False  # not run as somebody has to approve it first: its status stays pending
     settled: bool = False  # not run as this commit has been tested already: what was said of it then stands

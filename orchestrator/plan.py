@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from orchestrator.config import Config, Tier
+from orchestrator.drift import drift_of, drift_words
 from orchestrator.errors import UsageError
 from orchestrator.event import LOCAL, cadences
 from orchestrator.globs import any_match
 from orchestrator.model import Changes, Event, Plan, PythonFacts, TierPlan
+from orchestrator.predict import Conditions, predict
 from orchestrator.records import Record
 from orchestrator.records.history import WHOLE, History, estimates
 from orchestrator.shards import ShardName, Timings, choose, slowest
 from orchestrator.trust import (
     Allowance,
     Standing,
-    expected_seconds,
     gpu_minutes_today,
     may_run_here,
     may_start,
@@ -52,6 +53,7 @@ class Machine:
 
     cpus: int  # effective: after affinity and the container's quota
     variables: Mapping[str, str]  # the environment the tests inherit
+    fingerprint: Mapping[str, str] = field(default_factory=dict)  # what durations depend on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +114,8 @@ def make_plan(
             labels = ", ".join(tier.runner)
             decision = Decision(run=False, reason=f"belongs on a runner with [{labels}], and --no-dispatch was given")
         planned = _tier_plan(name, tier, decision, where=where, request=request)
-        planned = replace(planned, predicted_seconds=expected_seconds(history.of(name)))
         planned = _split(planned, tier, history, request)
+        planned = _expected(planned, history, machine)
         missing = [need for need in tier.needs if need in decided and not decided[need].run]
         if planned.run and missing:
             if request.tiers or event.command is not None:
@@ -124,7 +126,7 @@ def make_plan(
         if planned.run and where == "dispatched":
             planned, allowance = _within(planned, allowance, event)
         if planned.run and where == "here" and (python := pythons.get(tier.python)) is not None:
-            planned = _how(planned, tier, config, python, machine, request)
+            planned = _expected(_how(planned, tier, config, python, machine, request), history, machine)
         decided[name] = planned
     return Plan(
         config_path=config_path,
@@ -254,6 +256,34 @@ def _split(planned: TierPlan, tier: Tier, history: History, request: Request) ->
         return planned
     predicted = slowest(seconds, seconds, shards) / workers + overhead if seconds else planned.predicted_seconds
     return replace(planned, shards=shards, timings=history.version if seconds else None, predicted_seconds=predicted)
+
+
+def _expected(planned: TierPlan, history: History, machine: Machine) -> TierPlan:
+    """The plan with what the tier is expected to take, and a note where it grows into its budget.
+
+    Where it will run elsewhere, and nobody knows on what, any machine's runs are as good as another's.
+    """
+    here = planned.where == "here" and bool(planned.command)
+    records = history.of(planned.name)
+    conditions = Conditions(
+        machine=machine.fingerprint if here else {},
+        workers=planned.workers if here else None,
+        shards=planned.shards,
+        coverage=planned.coverage if here else None,
+    )
+    found = predict(records, conditions)
+    grows = drift_of(planned.name, records, None, budget=planned.budget, shards=planned.shards) if planned.run else None
+    if grows is not None and drift_words(grows) not in planned.notes:
+        planned = replace(planned, notes=(*planned.notes, drift_words(grows)))
+    if found is None or (found.note and planned.shards > 1 and planned.predicted_seconds is not None):
+        return planned  # what its tests add up to on so many machines is worth more than runs on another number of them
+    return replace(
+        planned,
+        predicted_seconds=found.seconds,
+        predicted_low=found.low,
+        predicted_high=found.high,
+        predicted_note=found.note,
+    )
 
 
 def _as_last_time(records: Sequence[Record], seconds: Mapping[str, float]) -> tuple[int, float]:

@@ -60,8 +60,8 @@ def predict(records: Sequence[Record], conditions: Conditions) -> Prediction | N
     stopped = sum(_stopped(record) for record in records[:NEWEST])
     if stopped:
         note = f"{stopped} of its last {min(len(records), NEWEST)} runs were stopped before their end"
-    seconds, low, high = found
-    return Prediction(seconds=seconds, low=low, high=high, runs=len(took), note=note)
+    seconds, low, high = (None if value is None else round(value, 3) for value in found)
+    return Prediction(seconds=seconds or 0.0, low=low, high=high, runs=len(took), note=note)
 
 
 def interval(seconds: Sequence[float]) -> tuple[float, float | None, float | None] | None:

@@ -6,8 +6,7 @@ is not known is not trusted, and said. ``tests/unit/test_trust.py`` holds the wh
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ import msgspec
 
 from orchestrator.config import Config, Tier
 from orchestrator.event import LOCAL
-from orchestrator.model import Command, Event, PullRequest, Verdict
+from orchestrator.model import Command, Event, PullRequest
 from orchestrator.records import Record
 
 MAY_WRITE = frozenset({"admin", "write"})  # GitHub's legacy words: `maintain` is write, `triage` is read
@@ -26,8 +25,6 @@ COSTLY_KEYS = ("when", "shards", "budget", "queue")
 TIER_KEYS = ("runner", "gpus")
 TOP_KEYS = ("pre_merge_label", "gpu_minutes_per_day", "history")
 DAY = 86_400  # seconds; a day is UTC's, whatever the machine's zone
-_WHOLE = (Verdict.PASSED, Verdict.FLAKY, Verdict.FAILED)
-_NEWEST = 10  # runs that an expectation is made of
 _UNTIL = "until it is merged the base branch's value holds"
 
 
@@ -185,12 +182,6 @@ class Allowance:
         if self.used is None:
             return self
         return Allowance(cap=self.cap, used=self.used + devices * seconds / 60)
-
-
-def expected_seconds(records: Sequence[Record]) -> float | None:
-    """Wall seconds that a tier is expected to take, from its newest runs that came to their end; None: never seen."""
-    whole = [r.tier.result.seconds for r in records if r.tier.result is not None and r.tier.verdict in _WHOLE]
-    return statistics.median(whole[:_NEWEST]) if whole else None
 
 
 def gpu_minutes_today(records: Iterable[Record], *, now: float) -> float:

@@ -25,6 +25,7 @@ from orchestrator.render.words import (
     line_ranges,
     plural,
     sentence,
+    surprise,
 )
 
 # GitHub refuses a comment over 65,536 characters and a step summary over 1 MiB. We count UTF-8 bytes, the stricter.
@@ -135,6 +136,8 @@ def _notes(run: RunVerdict) -> Iterator[str]:
     for tier in run.tiers:
         lines += [f"- {code(tier.name)}: {sentence(reason)}" for reason in tier.reasons]
         lines += [f"- {code(tier.name)}: {sentence(note)}" for note in tier.plan.notes]
+        if told := surprise(tier.plan, tier.result):
+            lines.append(f"- {code(tier.name)}: {sentence(told)}")
     lines += [f"- {sentence(note)}" for note in run.plan.notes]
     if lines:
         yield "\n".join(lines)

@@ -30,7 +30,7 @@ from orchestrator.model import (
     Verdict,
 )
 from orchestrator.render.report_data import TestColumns, data_chunks, has_timeline
-from orchestrator.render.words import budget, duration, one_line, percent, plural, tally, visible
+from orchestrator.render.words import budget, duration, expected, one_line, percent, plural, tally, visible
 
 VERDICT_WORDS = {verdict: verdict.value.capitalize().replace("-", " ") for verdict in Verdict}
 SCRIPTS = ("dom", "data", "details", "failures", "coverage", "skips", "timeline", "tables", "tests", "main")
@@ -262,6 +262,8 @@ def _how(tier: TierVerdict) -> Iterator[tuple[str, str]]:
         yield "Python", _e(_python_words(plan.python))
     if plan.needs:
         yield "Needs", _e(", ".join(plan.needs))
+    if told := expected(plan):
+        yield "Expected to take", _e(told + (f", {plan.predicted_note}" if plan.predicted_note else ""))
     if plan.per_test:
         yield "Limit per test", budget(plan.per_test)
     if plan.retries:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from orchestrator.model import Plan, TierPlan
-from orchestrator.render.words import budget, plural, visible
+from orchestrator.render.words import budget, expected, plural, visible
 
 
 def render_plan(plan: Plan) -> str:
@@ -45,4 +45,10 @@ def _row(tier: TierPlan) -> tuple[str, ...]:
     else:
         where = f"here, {plural(tier.workers, 'worker')}" if tier.workers > 1 else "here, serially"
     name = tier.name if tier.required else f"{tier.name} (optional)"
-    return name, "run" if tier.run else "skip", where, budget(tier.budget), tier.reason
+    return name, "run" if tier.run else "skip", where, _time(tier), tier.reason
+
+
+def _time(tier: TierPlan) -> str:
+    told = expected(tier)
+    doubt = f", {tier.predicted_note}" if tier.predicted_note else ""
+    return f"{budget(tier.budget)}, {told} expected{doubt}" if told and tier.run else budget(tier.budget)

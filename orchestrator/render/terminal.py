@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.judge import floor_percent
 from orchestrator.model import Ending, RunVerdict, TierVerdict, Verdict
-from orchestrator.render.words import SYMBOLS, budget, counts, duration, plural, shorten, visible
+from orchestrator.render.words import SYMBOLS, budget, counts, duration, plural, shorten, surprise, visible
 
 _LISTED = 20
 _COLORS = {
@@ -58,7 +58,8 @@ def _reasons(run: RunVerdict) -> list[str]:
 
 
 def _notes(tier: TierVerdict) -> tuple[str, ...]:
-    return tier.result.notes if tier.result is not None else ()
+    told = surprise(tier.plan, tier.result)
+    return (*(tier.result.notes if tier.result is not None else ()), *((told,) if told else ()))
 
 
 def _failures(run: RunVerdict, width: int) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from html import escape
 
 from orchestrator.judge import floor_percent
-from orchestrator.model import Counts, KnownGap, Verdict
+from orchestrator.model import Counts, Ending, KnownGap, TierPlan, TierResult, Verdict
 
 SYMBOLS = {
     Verdict.PASSED: "✅",
@@ -57,6 +57,28 @@ def budget(seconds: float) -> str:
     if whole < 120 and rest:
         return f"{seconds:g}s"
     return "".join(f"{n}{unit}" for n, unit in ((hours, "h"), (minutes, "m"), (rest, "s")) if n) or f"{seconds:g}s"
+
+
+def expected(plan: TierPlan) -> str:
+    """What a tier was expected to take: "38.0 s (33.0 s – 47.0 s)"; nothing where nobody knew."""
+    if plan.predicted_seconds is None:
+        return ""
+    said = duration(plan.predicted_seconds)
+    if plan.predicted_low is None or plan.predicted_high is None:
+        return said
+    return f"{said} ({duration(plan.predicted_low)} – {duration(plan.predicted_high)})"
+
+
+def surprise(plan: TierPlan, result: TierResult | None) -> str:
+    """That a tier took much more, or less, than expected; nothing where it did not, or did not come to its end."""
+    low, high = plan.predicted_low, plan.predicted_high
+    if result is None or result.ending is not Ending.EXITED or result.deferred or low is None or high is None:
+        return ""
+    # One run in five is outside its interval: what is worth a line is one that is far outside.
+    near = high if result.seconds > high else low if result.seconds < low else result.seconds
+    if abs(result.seconds - near) < max(5.0, 0.25 * near):
+        return ""
+    return f"took {duration(result.seconds)}; {expected(plan)} were expected"
 
 
 def counts(found: Counts) -> str:

@@ -29,7 +29,6 @@ from orchestrator.trust import (
     Ruled,
     Standing,
     apply_base,
-    expected_seconds,
     gpu_minutes_today,
     may_run_here,
     may_start,
@@ -315,14 +314,6 @@ def test_what_is_planned_together_never_exceeds_the_cap(wanted: list[tuple[int, 
             allowance = allowance.spend(devices=devices, seconds=seconds)
             spent += devices * seconds / 60
     assert spent <= cap
-
-
-def test_an_expectation_is_the_median_of_the_newest_runs_that_ended() -> None:
-    assert expected_seconds([]) is None
-    assert expected_seconds([record(seconds=5, time=NOON, verdict=Verdict.OVER_BUDGET)]) is None
-    newest_first = [record(seconds=seconds, time=NOON) for seconds in (10, 30, 20)]
-    assert expected_seconds(newest_first) == 20
-    assert expected_seconds([*newest_first, *[record(seconds=900, time=NOON)] * 2]) == 30
 
 
 # --- whose configuration rules ---------------------------------------------------------------------------------------
