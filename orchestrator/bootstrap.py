@@ -35,6 +35,12 @@ OLDEST = (3, 10)
 PREFIX = "MLTIERS_INPUT_"
 USAGE, INFRASTRUCTURE, CANCELLED = 2, 3, 130  # orchestrator.errors.ExitCode, which an old Python could not import
 INPUTS = ("config", "tiers", "python", "comment", "dispatch", "wait", "shard", "sha", "pr", "out")
+# Those of the actions in plan/ and report/, which are this one with another command.
+COMMANDS = {
+    "run": INPUTS,
+    "plan": ("config", "tiers", "sha", "pr"),
+    "report": ("config", "tiers", "comment", "results", "nonce", "sha", "pr", "out"),
+}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/opt/homebrew/bin"  # where a Python may be beside the job's PATH
 LAYOUT = "1"  # of the environment's folder: part of its key
@@ -75,32 +81,68 @@ class Cancelled(BaseException):
 
 def read_inputs(environ: "Mapping[str, str]") -> "dict[str, str]":
     """The action's inputs by name; one that is not set, or blank, is absent."""
-    values = ((name, environ.get(PREFIX + name.upper().replace("-", "_"), "").strip()) for name in INPUTS)
+    names = COMMANDS[command_of(environ)]
+    values = ((name, environ.get(PREFIX + name.upper().replace("-", "_"), "").strip()) for name in names)
     return {name: value for name, value in values if value}
 
 
-def command_line(inputs: "Mapping[str, str]") -> "list[str]":
+def command_of(environ: "Mapping[str, str]") -> str:
+    """What the action that started us does: run, plan or report."""
+    command = environ.get("MLTIERS_COMMAND", "run")
+    return command if command in COMMANDS else "run"
+
+
+def approves(environ: "Mapping[str, str]") -> bool:
+    """Whether the event is somebody's approval, a comment or a label: it starts what runs elsewhere, and nothing here."""
+    if environ.get("GITHUB_EVENT_NAME") != "pull_request":
+        return environ.get("GITHUB_EVENT_NAME") == "issue_comment"
+    import json  # noqa: PLC0415 -- for this event alone
+
+    try:
+        payload = json.loads(Path(environ.get("GITHUB_EVENT_PATH", "")).read_bytes().decode("utf-8", "replace"))
+    except (OSError, ValueError):
+        return False  # the orchestrator says what is wrong with it
+    return isinstance(payload, dict) and payload.get("action") == "labeled"
+
+
+def command_line(inputs: "Mapping[str, str]", command: str = "run") -> "list[str]":
     """The arguments of `mltiers` that say what the inputs say. Raises BootstrapError, naming the input.
 
     The token is not among them: a command line is readable by every process of the machine.
     """
     tiers = re.split(r"[\s,]+", inputs["tiers"]) if "tiers" in inputs else []
-    arguments = ["run"] + [tier for tier in tiers if tier]
-    for tier in arguments:
+    tiers = [tier for tier in tiers if tier]
+    arguments = [command] + (["--tier=" + tier for tier in tiers] if command == "report" else tiers)
+    for tier in tiers:
         if tier.startswith("-"):
             raise BootstrapError(
                 f"input 'tiers': {tier!r} is not a name of a tier",
                 "Give names of tiers, separated by spaces, commas or lines; switches have inputs of their own.",
                 USAGE,
             )
-    for name in ("config", "python", "comment", "shard", "sha", "pr", "out"):
+    for name in ("config", "python", "comment", "shard", "nonce", "sha", "pr", "out"):
         if name in inputs:
             arguments.append(f"--{name}={inputs[name]}")  # one word: a value cannot become a switch
     if "dispatch" in inputs:
         arguments.append("--dispatch" if _boolean("dispatch", inputs) else "--no-dispatch")
     if _boolean("wait", inputs):
         arguments.append("--wait")
+    if "results" in inputs:
+        arguments += ["--", *_folders(inputs["results"])]
     return arguments
+
+
+def _folders(lines: str) -> "list[str]":
+    """The folders that the lines of the input `results` name. Raises BootstrapError where one names none."""
+    import glob  # noqa: PLC0415 -- for this input alone
+
+    folders = []  # type: list[str]
+    for line in filter(None, map(str.strip, lines.splitlines())):
+        found = sorted(path for path in glob.glob(line) if os.path.isdir(path))  # noqa: PTH112, PTH207
+        if not found:
+            raise BootstrapError(f"input 'results': {line}: there is no such folder", exit_code=USAGE)
+        folders += found
+    return folders
 
 
 def _boolean(name: str, inputs: "Mapping[str, str]") -> bool:
@@ -112,7 +154,8 @@ def _boolean(name: str, inputs: "Mapping[str, str]") -> bool:
 
 def artifact_name(inputs: "Mapping[str, str]", environ: "Mapping[str, str]") -> str:
     """The report's name among the artifacts of the workflow run: one per job, matrix leg, config, tiers and shard."""
-    parts = ["mltiers", environ.get("GITHUB_JOB", "")]
+    # A report is no result: its name keeps it from being taken for one.
+    parts = ["mltiers" if command_of(environ) == "run" else "report", environ.get("GITHUB_JOB", "")]
     if inputs.get("config", "ml-tiers.yml") != "ml-tiers.yml":
         parts.append(inputs["config"])
     parts += [inputs.get("tiers", ""), inputs.get("shard", "").replace("/", "of")]
@@ -350,13 +393,14 @@ def main(environ: "Mapping[str, str]") -> "tuple[str, list[str], dict[str, str]]
     inputs = read_inputs(environ)
     # The worst first, and the last word wins: whatever kills us or the orchestrator, the job's later steps see this.
     _write_outputs(environ, {"artifact-name": artifact_name(inputs, environ), **_outputs(INFRASTRUCTURE)})
-    arguments = command_line(inputs)
+    command = command_of(environ)
+    arguments = command_line(inputs, "dispatch" if command == "run" and approves(environ) else command)
     other = choose_python(inputs.get("python"), environ.get("PATH", "") + os.pathsep + SYSTEM_PATH)
     if other:
         return other, [other, "-I", str(PACKAGE / "bootstrap.py")], dict(environ)
     python = interpreter(ensure_environment(environ, _say))
     # Only what is ours goes: PYTHONPATH and its like belong to the tests, and `-I` keeps them from us.
-    ours = {name for name in environ if name.startswith((PREFIX, "MLTIERS_JOB_"))}
+    ours = {name for name in environ if name.startswith((PREFIX, "MLTIERS_JOB_", "MLTIERS_COMMAND"))}
     environment = {name: value for name, value in environ.items() if name not in ours}
     return python, [python, "-I", str(PACKAGE / "bootstrap.py"), "--inside", *arguments], environment
 
