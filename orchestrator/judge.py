@@ -13,6 +13,7 @@ from dataclasses import replace
 from orchestrator.errors import ExitCode
 from orchestrator.model import (
     VERDICT_EXIT_CODES,
+    Change,
     Coverage,
     Ending,
     KnownGap,
@@ -26,6 +27,7 @@ from orchestrator.model import (
     Verdict,
 )
 from orchestrator.readers.coverage import combine, leave_out, patch_coverage
+from orchestrator.render.benchmarks import interval, percent
 
 # pytest's exit codes: 0 all passed, 1 some failed, 2 interrupted (also: a file could not be collected),
 # 3 internal error, 4 usage error, 5 nothing collected.
@@ -193,6 +195,7 @@ def _gpu_absent(plan: TierPlan, result: TierResult) -> str | None:
 def _tier_thresholds(plan: TierPlan, result: TierResult) -> Iterator[str]:
     if plan.defer_fails:
         yield from (f"{said}, and `defer: fail` allows none" for said in _deferred(result))
+    yield from _slower(plan, result)
     if plan.coverage_minimum is None:
         return
     percent = result.coverage.percent if result.coverage is not None else None
@@ -201,6 +204,18 @@ def _tier_thresholds(plan: TierPlan, result: TierResult) -> Iterator[str]:
         yield f"coverage is unknown ({why}), and at least {plan.coverage_minimum:g}% is asked for"
     elif percent < plan.coverage_minimum:
         yield f"coverage is {floor_percent(percent)}%, below the minimum of {plan.coverage_minimum:g}%"
+
+
+def _slower(plan: TierPlan, result: TierResult) -> Iterator[str]:
+    """The benchmarks beyond the gate. One that is undecided fails nothing."""
+    if plan.gate is None or result.comparison is None:
+        return
+    slower = [change for change in result.comparison.changes if change.change is Change.SLOWER]
+    for change in slower[:_LISTED]:
+        far = f"{percent(change.ratio)} ({interval(change)})"
+        yield f"{change.name} got slower: {far}, beyond the gate of {plan.gate:g}%"
+    if len(slower) > _LISTED:
+        yield f"and {len(slower) - _LISTED} more benchmarks got slower"
 
 
 def _thresholds(

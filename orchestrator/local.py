@@ -6,7 +6,9 @@ not started.
 
 from __future__ import annotations
 
+import os
 import queue
+import secrets
 import shutil
 import threading
 import time
@@ -14,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from orchestrator.base_tree import Base
 from orchestrator.collect import collect_run, write_json
 from orchestrator.contexts import ContextsError, read_coverage_contexts
 from orchestrator.environment import Environment
@@ -21,8 +24,12 @@ from orchestrator.errors import MltiersError
 from orchestrator.judge import judge_tier
 from orchestrator.model import Ending, Outcome, Plan, TierPlan, TierResult, TierVerdict, Verdict
 from orchestrator.order import Order, order_document
+from orchestrator.pairs import Bench, compare_with_base
 from orchestrator.process import Cancellation, ProcessOutcome, supervise
 from orchestrator.progress import Progress
+from orchestrator.readers.benchmark import read_benchmarks
+from orchestrator.readers.comparison import comparison_document
+from orchestrator.readers.document import BrokenReportError
 from orchestrator.records.contexts import contexts_document
 from orchestrator.results_folder import prepare_out
 from orchestrator.salvage import CHECKPOINT_SECONDS, CHECKPOINT_VARIABLE, salvage_coverage
@@ -32,12 +39,14 @@ from orchestrator.shards import Timings
 EVENTS_VARIABLE = "MLTIERS_EVENTS"
 ORDER_VARIABLE = "MLTIERS_ORDER"
 PER_TEST_VARIABLE = "MLTIERS_PER_TEST"
+RETRIES_VARIABLE = "MLTIERS_RETRIES"
 GPUS_VARIABLE = "MLTIERS_GPUS"
 SHARD_VARIABLE = "MLTIERS_SHARD"
 TIMINGS_VARIABLE = "MLTIERS_TIMINGS"
 
 _PATIENCE = {Ending.DEADLINE: 20.0, Ending.CANCELLED: 2.0}  # seconds for lost coverage: a cancelled job has few left
 HERE = Path(__file__).resolve().parent
+_NO_BASE = Base(absent="there is no base to compare with")
 _GOOD = (Verdict.PASSED, Verdict.FLAKY)
 
 
@@ -50,6 +59,8 @@ class Workplace:
     environment: Environment
     cpus: int
     cancel: Cancellation
+    source: tuple[str, ...] = (".",)  # the project's own code
+    base: Base = _NO_BASE
     timings: Mapping[str, Timings] = field(default_factory=dict)  # by tier: what its shard is split by
     orders: Mapping[str, Order] = field(default_factory=dict)  # by tier
 
@@ -179,6 +190,33 @@ def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
         )
         if measured is not None:
             outcome = replace(outcome, notes=(*outcome.notes, f"coverage was {measured}"))
+    if tier.command_by_turns and outcome.ending is Ending.EXITED and outcome.exit_code == 0:
+        outcome = _compared(tier, outcome, place)
+    return outcome
+
+
+def _compared(tier: TierPlan, outcome: Outcome, place: Workplace) -> Outcome:
+    """The outcome of a tier whose benchmarks ran well, after they were compared with the base's in the time left."""
+    folder = place.out / tier.name
+    try:
+        measured = read_benchmarks((folder / "benchmark.json").read_bytes())
+    except (OSError, BrokenReportError):
+        return outcome  # collecting says so
+    bench = Bench(
+        tier=tier,
+        root=Path(os.path.realpath(place.root)),
+        source=place.source,
+        env=place.environment.for_tests(tier.env),
+        plugin=plugin_folder() if tier.python is None or tier.python.plugin is None else None,
+        cancel=place.cancel,
+        seed=secrets.randbelow(2**31),
+    )
+    tests = [benchmark.name for benchmark in measured.benchmarks]
+    comparison = compare_with_base(bench, place.base, tests=tests, seconds=tier.budget - outcome.seconds)
+    write_json(folder / "comparison.json", comparison_document(comparison))
+    outcome = replace(outcome, seconds=outcome.seconds + comparison.seconds)
+    if place.cancel.is_set:
+        outcome = replace(outcome, ending=Ending.CANCELLED, stopped=time.time())
     return outcome
 
 
@@ -189,6 +227,8 @@ def tier_environment(tier: TierPlan, place: Workplace) -> dict[str, str]:
     env[EVENTS_VARIABLE] = str(folder / "events.jsonl")
     if tier.coverage:
         env[CHECKPOINT_VARIABLE] = f"{CHECKPOINT_SECONDS:g}"
+    if tier.retries:
+        env[RETRIES_VARIABLE] = str(tier.retries)
     if tier.per_test is not None:
         env[PER_TEST_VARIABLE] = f"{tier.per_test:g}"
     if tier.gpus:

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.base_tree import find_base
 from orchestrator.dispatch import Office
 from orchestrator.dispatched import Dispatch
 from orchestrator.elsewhere import Elsewhere, artifacts_of, report_part
@@ -21,13 +22,20 @@ from orchestrator.progress import Progress
 from orchestrator.publish import Published, publish, spoiled
 from orchestrator.records.history import estimates
 from orchestrator.remember import read_history
+from orchestrator.render.words import sentence
 from orchestrator.reported import read_parts
 from orchestrator.results_folder import own_folder
 from orchestrator.shards import Timings
 from orchestrator.statuses import post_statuses
 from orchestrator.sweep import sweep
+from orchestrator.trust import MAY_WRITE
 
-_OF_A_HEAD = ("pull_request", "issue_comment", "workflow_dispatch")  # events whose commit is a pull request's head
+_OF_A_HEAD = (
+    "pull_request",
+    "issue_comment",
+    "workflow_dispatch",
+    "workflow_run",
+)  # events whose commit is a pull request's head
 
 
 def run(options: Options, hands: Hands) -> Published:
@@ -51,14 +59,17 @@ def dispatch(options: Options, hands: Hands) -> tuple[list[Dispatch], Published 
     elsewhere = Elsewhere(plan, office, salt=salt)
     with own_folder(out_folder(options, situation)):
         elsewhere.start({})
+        _say_refused(plan, situation, office)
         started = [one for parts in elsewhere.started.values() for one in parts]
         sweep(office, except_for=elsewhere.ours)
         if options.wait:
             results = elsewhere.wait({}, out=out_folder(options, situation), root=situation.root)
         else:
             results = elsewhere.leave()
-        if not options.wait and all(result.ending is Ending.DISPATCHED for result in results.values()):
+        over_the_cap = any(tier.capped for tier in plan.tiers)
+        if not (options.wait or over_the_cap) and all(r.ending is Ending.DISPATCHED for r in results.values()):
             return started, None
+        plan = replace(plan, tiers=tuple(_only_asked_for(tier) for tier in plan.tiers))
         return started, conclude(plan, results, situation, options, hands)
 
 
@@ -71,8 +82,8 @@ def sweep_only(options: Options, hands: Hands) -> list[Dispatch]:
 def report(options: Options, folders: list[Path], hands: Hands) -> Published:
     """`mltiers report DIR...`: the same line, with results that were collected elsewhere.
 
-    Without folders, those that the jobs of this workflow run uploaded; with ``--nonce``, those of the dispatched tier
-    that this run is a part of.
+    Without folders, those that the jobs of this workflow run uploaded (or of the one that the event is about); with
+    ``--nonce``, those of the dispatched tier that this run is a part of.
     """
     situation, planned = prepare(options, hands, runs=False)
     event = situation.event
@@ -84,10 +95,21 @@ def report(options: Options, folders: list[Path], hands: Hands) -> Published:
         return _report_dispatched(planned, situation, options, hands)
     with contextlib.ExitStack() as stack:
         if not folders and event.run is not None:
-            folders = stack.enter_context(artifacts_of(_needed(open_office(situation, hands)), event.run.run_id))
+            run_id = event.run.run_id if event.source_run is None else event.source_run.run_id
+            folders = stack.enter_context(artifacts_of(_needed(open_office(situation, hands)), run_id))
+        if (office := open_office(situation, hands)) is not None:
+            sweep(office)
         plan, results = read_parts(
-            planned, folders, root=situation.root, on_github=event.on_github, promised=bool(options.tiers)
+            planned,
+            folders,
+            root=situation.root,
+            on_github=event.on_github,
+            promised=bool(options.tiers or event.source_run),
         )
+        if event.source_run is not None:
+            plan, results = _as_strangers_say(planned, plan, results)
+            if event.pull_request is None:  # nobody can say whether it was a stranger's
+                situation = replace(situation, memory=None)
         return conclude(plan, results, situation, options, hands)
 
 
@@ -103,6 +125,7 @@ def _report_dispatched(plan: Plan, situation: Situation, options: Options, hands
         )
         if result.ending is Ending.DISPATCHED:
             situation, options = replace(situation, memory=None), replace(options, comment="never")
+        sweep(office)
         return conclude(plan, {tier.name: result}, situation, options, hands)
 
 
@@ -125,6 +148,8 @@ def execute(
         environment=hands.environment,
         cpus=effective_cpus(),
         cancel=hands.cancel,
+        source=plan.source,
+        base=find_base(situation.git, situation.event, situation.range, prefix=situation.prefix),
         timings=_timings(plan, situation),
         orders=situation.orders,
     )
@@ -205,6 +230,39 @@ def _without_github(plan: Plan, options: Options) -> Plan:
             raise UsageError(f"tier {tier.name} {reason}", remedy=remedy)
         tiers.append(replace(tier, run=False, reason=f"{reason}; {remedy}"))
     return replace(plan, tiers=tuple(tiers))
+
+
+def _as_strangers_say(planned: Plan, plan: Plan, results: dict[str, TierResult]) -> tuple[Plan, dict[str, TierResult]]:
+    """What another run uploaded, without what it cannot have run: a tier with a runner speaks through its own job, and
+    what anybody else says of it would turn a required status green.
+    """
+    remote = {tier.name: tier for tier in planned.tiers if tier.runner}
+    tiers = tuple(remote.get(tier.name, tier) for tier in plan.tiers)
+    return replace(plan, tiers=tiers), {name: result for name, result in results.items() if name not in remote}
+
+
+def _say_refused(plan: Plan, situation: Situation, office: Office) -> None:
+    """Why a tier that was asked for is not started: in the log, and in answer to a writer's comment."""
+    event = situation.event
+    for tier in plan.tiers:
+        asked = event.command is None or event.command.problem is not None or event.command.tier == tier.name
+        if tier.runner and not tier.run and tier.reason != NOT_ASKED_FOR and asked:
+            office.say(f"{tier.name}: not started: {tier.reason}")
+    command = event.command
+    if command is None or event.pull_request is None or situation.standing.permission not in MAY_WRITE:
+        return  # to answer everybody would let strangers make us write
+    named = next((tier for tier in plan.tiers if tier.name == command.tier), None)
+    if named is None or not named.run:
+        why = command.problem or (named.reason if named is not None else f"there is no tier {command.tier}")
+        try:
+            office.github.create_comment(event.pull_request.number, f"Nothing was started: {sentence(why)}")
+        except InfrastructureError as error:
+            office.say(f"the comment could not be answered: {error.message}")
+
+
+def _only_asked_for(tier: TierPlan) -> TierPlan:
+    """A tier whose status this job leaves as it is, unless it started it or may not for want of GPU minutes."""
+    return tier if tier.run or tier.capped else replace(tier, reason=NOT_ASKED_FOR)
 
 
 def _only_elsewhere(tier: TierPlan) -> TierPlan:

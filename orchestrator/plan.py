@@ -32,6 +32,14 @@ from orchestrator.trust import (
 PLUGIN = "pytest_mltiers"
 NOT_ASKED_FOR = "not among the tiers asked for"
 NO_STANDING = Standing()
+# Many short visits tell more than few long ones: what a round adds to the rounds before it is little. The same data on
+# both sides (a seed of the day would give each its own), and a file that is broken on one side breaks nothing else.
+BY_TURNS = (
+    "--benchmark-max-time=0.02",
+    "--benchmark-min-rounds=3",
+    "--continue-on-collection-errors",
+    *("-p", "no:randomly", "-p", "no:cacheprovider"),
+)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -337,9 +345,21 @@ def _tier_plan(name: str, tier: Tier, decision: Decision, *, where: str, request
         fit=(tier.fit or request.fit) and tier.benchmark is None,
         defer_fails=tier.defer == "fail",
         measure=tier.measure,
+        retries=tier.retries,
+        flaky_fails=tier.flaky == "fail",
         benchmark=tier.benchmark is not None,
+        against=_against(tier),
+        gate=tier.benchmark.gate if tier.benchmark is not None else None,
+        paths=tuple(tier.paths),
         coverage_minimum=tier.coverage.minimum if tier.coverage is not None else None,
     )
+
+
+def _against(tier: Tier) -> str | None:
+    """What the tier's benchmarks are compared with: a gate without a word on it means the base."""
+    if tier.benchmark is None or (tier.benchmark.gate is None and tier.benchmark.against is None):
+        return None
+    return tier.benchmark.against or "base"
 
 
 def _how(
@@ -379,6 +399,7 @@ def _how(
         coverage=measured,
         python=python,
         command=_command(planned, tier, config, python, workers=workers, measured=measured, out=request.out),
+        command_by_turns=_command_by_turns(tier, python) if planned.against == "base" and python.benchmark else (),
         env=env,
         notes=tuple(notes),
     )
@@ -388,9 +409,7 @@ def _command(
     planned: TierPlan, tier: Tier, config: Config, python: PythonFacts, *, workers: int, measured: bool, out: str
 ) -> tuple[str, ...]:
     folder = f"{out}/{planned.name}"
-    command = [python.executable, "-m", "pytest", *tier.paths]
-    if tier.markers:
-        command += ["-m", tier.markers]
+    command = _collecting(tier, python)
     if python.xdist is not None:
         # Said even for one process: the project's own addopts may ask for `-n auto`.
         command += ["-n", str(workers) if workers > 1 else "0"]
@@ -410,6 +429,23 @@ def _command(
         command.append("--no-cov")
     if benchmarked:
         command.append(f"--benchmark-json={folder}/benchmark.json")
+    return (*command, *tier.args)
+
+
+def _collecting(tier: Tier, python: PythonFacts) -> list[str]:
+    command = [python.executable, "-m", "pytest", *tier.paths]
+    if tier.markers:
+        command += ["-m", tier.markers]
+    return command
+
+
+def _command_by_turns(tier: Tier, python: PythonFacts) -> tuple[str, ...]:
+    """One of the two pytests that run the tier's benchmarks in turns. They write no report."""
+    command = [*_collecting(tier, python), "-p", "benchmark", "-p", f"{PLUGIN}.lockstep", *BY_TURNS]
+    if python.xdist is not None:
+        command += ["-p", "xdist", "-n", "0"]
+    if python.cov is not None:
+        command += ["-p", "pytest_cov", "--no-cov"]
     return (*command, *tier.args)
 
 

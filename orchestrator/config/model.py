@@ -98,13 +98,16 @@ class Benchmark(_Section, frozen=True, kw_only=True):
     PLACE: ClassVar[str] = "under a tier's `benchmark`"
 
     gate: Annotated[
-        Percent | None, LATER, doc("a slowdown of more than this fails the tier; without it, only shown")
+        Percent | None, doc("a slowdown of more than this fails the tier; without it, changes are only shown")
     ] = None
     against: Annotated[
-        Literal["base", "history"],
-        LATER,
-        doc("what results are compared with: the base commit, or earlier commits' results"),
-    ] = "base"
+        Literal["base", "history"] | None,
+        doc(
+            "what results are compared with: `base`, the commit the change starts from, run in turns with it; "
+            "`history`, earlier commits' results (not yet supported); without it, `base` where there is a `gate`, "
+            "nothing elsewhere"
+        ),
+    ] = None
 
 
 class History(_Section, frozen=True, kw_only=True):
@@ -179,8 +182,8 @@ class Tier(_Section, frozen=True, kw_only=True):
     shards: Annotated[
         Annotated[int, Meta(ge=1, le=256)] | Literal["auto"],
         doc(
-            "machines that a dispatched tier's tests are split over; `auto`: as few as make the slowest one take no more "
-            "than 80 % of the budget"
+            "machines that a dispatched tier's tests are split over; `auto`: as few as let the slowest one "
+            "take no more than 80 % of the budget"
         ),
     ] = 1
     budget: Annotated[
@@ -208,10 +211,17 @@ class Tier(_Section, frozen=True, kw_only=True):
     ] = {}
     python: Annotated[Python, doc("the Python that runs the tests: a name on PATH, or a path")] = "python"
     retries: Annotated[
-        int, Meta(ge=0, le=10), LATER, doc("how often a failed test is tried again", also=("reruns",))
+        int,
+        Meta(ge=0, le=10),
+        doc(
+            "how often a failed test is tried again, inside the budget; one that passes then is `flaky`, never simply "
+            "passed",
+            also=("reruns",),
+        ),
     ] = 0
     flaky: Annotated[
-        Literal["pass", "fail"], LATER, doc("what a test that failed and then passed on a retry means for the tier")
+        Literal["pass", "fail"],
+        doc("whether a tier with a flaky test passes (exit code 0) or fails (1); it is called flaky either way"),
     ] = "pass"
     required: Annotated[bool, doc("whether the run's verdict counts this tier; others are shown only")] = True
     priority: Annotated[int, Meta(ge=-1000, le=1000), doc("higher starts first")] = 0
@@ -220,9 +230,7 @@ class Tier(_Section, frozen=True, kw_only=True):
     ] = None
     coverage: Annotated[TierCoverage | None, doc("thresholds for this tier alone")] = None
     fit: Annotated[bool, doc("choose the tests that fit into the budget, the most telling first")] = False
-    defer: Annotated[
-        Literal["allow", "fail"], doc("whether tests that did not fit may wait for a later run")
-    ] = "allow"
+    defer: Annotated[Literal["allow", "fail"], doc("whether tests that did not fit may wait for a later run")] = "allow"
     measure: Annotated[bool, doc("ignore `per-test`; refresh estimates and coverage contexts (nightly)")] = False
     warm: Annotated[Literal["auto"] | bool, LATER, doc("fork test processes from one that has already imported")] = (
         "auto"

@@ -8,11 +8,22 @@ cut. The report in the artifact has everything.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.judge import floor_percent
-from orchestrator.model import Ending, RunVerdict, TestOutcome, TestResult, TierVerdict, Verdict
+from orchestrator.model import (
+    Benchmark,
+    Change,
+    Comparison,
+    Ending,
+    RunVerdict,
+    TestOutcome,
+    TestResult,
+    TierVerdict,
+    Verdict,
+)
+from orchestrator.render.benchmarks import headline, interval, percent, remarks, short_time, telling
 from orchestrator.render.words import (
     SYMBOLS,
     budget,
@@ -64,6 +75,9 @@ _LADDER = (
     _Detail(failures=0, excerpt_lines=0, skips=0, tiers=50, uncovered=0),
     _Detail(failures=0, excerpt_lines=0, skips=0, tiers=20, uncovered=0),
 )
+
+
+_CHANGED = {Change.SLOWER: "❌", Change.FASTER: "✅", Change.UNDECIDED: "❔"}
 
 
 def marker(config_id: str) -> str:
@@ -199,16 +213,42 @@ def _cause(test: TestResult) -> str:
 
 def _benchmarks(run: RunVerdict, detail: _Detail) -> Iterator[str]:
     for tier in run.tiers:
-        if tier.result is None or not tier.result.benchmarks or not detail.failures:
+        if tier.result is None:
             continue
-        rows = ["| benchmark | minimum | median | rounds |", "|---|--:|--:|--:|"]
-        listed = tier.result.benchmarks[:100]
+        if tier.result.comparison is not None:
+            yield from _comparison(tier.name, tier.result.comparison, detail)
+        elif tier.result.benchmarks and detail.failures:
+            yield _measured(tier.name, tier.result.benchmarks)
+
+
+def _measured(name: str, benchmarks: Sequence[Benchmark]) -> str:
+    rows = ["| benchmark | minimum | median | rounds |", "|---|--:|--:|--:|"]
+    listed = benchmarks[:100]
+    rows += [f"| {code(b.name)} | {short_time(b.minimum)} | {short_time(b.median)} | {b.rounds} |" for b in listed]
+    if hidden := len(benchmarks) - len(listed):
+        rows.append(f"| and {plural(hidden, 'more benchmark')} | | | |")
+    return _details(f"{plural(len(benchmarks), 'benchmark')} in {name}", "\n".join(rows))
+
+
+def _comparison(name: str, comparison: Comparison, detail: _Detail) -> Iterator[str]:
+    """Only what is not the same gets a row; the sentence above counts them all."""
+    yield f"**Benchmarks** in {code(name)}: {sentence(headline(comparison))}"
+    most = min(100, 2 * detail.failures)
+    if found := telling(comparison):
+        rows = ["| benchmark | change | time | 99% interval | now |", "|---|---|--:|---|--:|"]
         rows += [
-            f"| {code(b.name)} | {_short_time(b.minimum)} | {_short_time(b.median)} | {b.rounds} |" for b in listed
+            f"| {code(one.name)} | {_CHANGED[one.change]} {one.change} | {percent(one.ratio)} "
+            f"| {interval(one)} | {short_time(one.seconds)} |"
+            for one in found[:most]
         ]
-        if hidden := len(tier.result.benchmarks) - len(listed):
-            rows.append(f"| and {plural(hidden, 'more benchmark')} | | | |")
-        yield _details(f"{plural(len(tier.result.benchmarks), 'benchmark')} in {tier.name}", "\n".join(rows))
+        if hidden := len(found) - most:
+            rows += [f"| and {plural(hidden, 'more benchmark')} | | | | |"] if hidden > 0 else []
+        if most:
+            yield "\n".join(rows)
+    if said := remarks(comparison, most=most):
+        yield "\n".join(f"- {sentence(remark)}" for remark in said)
+    if comparison.detail and detail.excerpt_lines:
+        yield _details("What it printed last", code_block(comparison.detail, lines=detail.excerpt_lines))
 
 
 def _skips(run: RunVerdict, detail: _Detail) -> Iterator[str]:
@@ -249,11 +289,3 @@ def _footer(run: RunVerdict, links: Links) -> str:
 def _details(title: str, body: str, *, title_is_html: bool = False) -> str:
     head = title if title_is_html else sentence(title)
     return f"<details><summary>{head}</summary>\n\n{body}\n\n</details>"
-
-
-_UNITS: tuple[tuple[float, str], ...] = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
-
-
-def _short_time(seconds: float) -> str:
-    scale, unit = next(((scale, unit) for scale, unit in _UNITS if seconds >= scale), _UNITS[-1])
-    return f"{seconds / scale:.3g} {unit}"

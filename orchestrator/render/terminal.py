@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.judge import floor_percent
 from orchestrator.model import Ending, RunVerdict, TierVerdict, Verdict
+from orchestrator.render.benchmarks import headline, interval, percent, remarks, telling
 from orchestrator.render.words import SYMBOLS, budget, counts, duration, plural, shorten, surprise, visible
 
 _LISTED = 20
@@ -32,6 +33,7 @@ def render_terminal(run: RunVerdict, *, width: int, color: bool) -> str:
         lines.append(f"{SYMBOLS[tier.verdict] if tier is not None else '  '} {'  '.join(cells).rstrip()}")
     lines += _reasons(run)
     lines += _failures(run, width)
+    lines += _comparisons(run)
     lines += ["", _paint(_headline(run), run.verdict, color=color)]
     return "\n".join(lines) + "\n"
 
@@ -71,6 +73,24 @@ def _failures(run: RunVerdict, width: int) -> list[str]:
     if len(bad) > _LISTED:
         lines.append(f"  and {len(bad) - _LISTED} more, listed in the report")
     return ["", *lines] if lines else []
+
+
+def _comparisons(run: RunVerdict) -> list[str]:
+    """What the benchmarks are against their base; only those that are not the same get a line."""
+    lines: list[str] = []
+    for tier in run.tiers:
+        comparison = tier.result.comparison if tier.result is not None else None
+        if comparison is None:
+            continue
+        found = telling(comparison)
+        lines += ["", f"  {tier.name}: benchmarks: {visible(headline(comparison))}"]
+        lines += [
+            f"    {one.change} {visible(one.name)}: {percent(one.ratio)} ({interval(one)})" for one in found[:_LISTED]
+        ]
+        if len(found) > _LISTED:
+            lines.append(f"    and {len(found) - _LISTED} more, listed in the report")
+        lines += [f"    {visible(remark)}" for remark in remarks(comparison, most=_LISTED)]
+    return lines
 
 
 def _headline(run: RunVerdict) -> str:

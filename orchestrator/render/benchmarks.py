@@ -1,0 +1,75 @@
+"""A comparison of benchmarks in words: the same for the comment, the terminal and the report. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from orchestrator.model import BenchmarkChange, Change, Comparison
+
+_ORDER = (Change.SLOWER, Change.UNDECIDED, Change.FASTER)
+_UNITS: tuple[tuple[float, str], ...] = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+
+
+def short_time(seconds: float) -> str:
+    """A duration to three digits: ``12.3 ms``."""
+    scale, unit = next(((scale, unit) for scale, unit in _UNITS if seconds >= scale), _UNITS[-1])
+    return f"{seconds / scale:.3g} {unit}"
+
+
+def tally(comparison: Comparison) -> str:
+    """``1 slower, 2 faster, 9 same``: every benchmark that was compared is counted."""
+    counted = Counter(change.change for change in comparison.changes)
+    shown = [f"{counted[change]} {change}" for change in Change if counted[change]]
+    return ", ".join(shown) or "none compared"
+
+
+def against(comparison: Comparison) -> str:
+    """``the base 0123456789``, or ``history``."""
+    return f"the base {comparison.base[:10]}" if comparison.base else f"the {comparison.against}"
+
+
+def headline(comparison: Comparison) -> str:
+    """The comparison in one sentence."""
+    if comparison.problem is not None:
+        return f"not compared with {against(comparison)}: {comparison.problem}"
+    gate = f", gate {comparison.gate:g}%" if comparison.gate is not None else ""
+    pairs = f", {comparison.blocks} pairs of runs" if comparison.blocks else ""
+    return f"{tally(comparison)} against {against(comparison)}{gate}{pairs}"
+
+
+def telling(comparison: Comparison) -> list[BenchmarkChange]:
+    """The benchmarks worth a row, the worst first: everything but those that are the same."""
+    rows = [change for change in comparison.changes if change.change in _ORDER]
+    return sorted(rows, key=lambda change: (_ORDER.index(change.change), -change.ratio, change.name))
+
+
+def factor(change: BenchmarkChange) -> str:
+    """How head's time compares with base's: ``+21%``."""
+    return percent(change.ratio)
+
+
+def interval(change: BenchmarkChange) -> str:
+    """``+18% to +24%``; an end of which nothing is known is left open."""
+    low = percent(change.low) if change.low else "?"
+    return f"{low} to {percent(change.high) if change.high is not None else '?'}"
+
+
+def percent(ratio: float) -> str:
+    """A ratio as a change: 1.215 → ``+21.5%``; from a doubling on ``× 2.4``."""
+    if ratio >= 2:
+        return f"× {ratio:.3g}"
+    return f"{100 * (ratio - 1):+.1f}%"
+
+
+def remarks(comparison: Comparison, *, most: int) -> list[str]:
+    """What else is to be said: changed benchmarks, those without a counterpart, notes."""
+    said = [
+        f"the file of {change.name} differs from the base's; the head's ran on both"
+        for change in telling(comparison)
+        if change.edited
+    ]
+    said += [f"{name} {why}" for name, why in comparison.alone.items()]
+    shown = said[:most]
+    if hidden := len(said) - len(shown):
+        shown.append(f"and {hidden} more remarks")
+    return [*shown, *comparison.notes]
