@@ -1,0 +1,91 @@
+"""`retries` and `flaky` through the front door: a real project, real pytest, the verdict and all that is said of it."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.project import Project
+
+Make = Callable[..., Project]
+
+TESTS = """
+tries = {"second": 0, "never": 0}
+def test_steady(): pass
+def test_second():
+    tries["second"] += 1
+    loss = 0.41 if tries["second"] == 1 else 0.1
+    assert loss < 0.4
+"""
+FAILS = """
+def test_never():
+    assert 1 == 2
+"""
+
+
+def tiers(*keys: str) -> str:
+    return "version: 1\ntiers:\n  unit:\n    paths: [tests]\n" + "".join(f"    {key}\n" for key in keys)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    def create(*keys: str, **files: str) -> Project:
+        named = {f"tests/test_{name}.py": text for name, text in files.items()}
+        project = Project(tmp_path / "project", {"ml-tiers.yml": tiers(*keys), **named})
+        project.commit()
+        return project
+
+    return create
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("flaky", "code"), [("pass", 0), ("fail", 1)])
+def test_failed_first_and_passed_then_is_flaky(make: Make, workers: int, flaky: str, code: int) -> None:
+    project = make("retries: 2", f"flaky: {flaky}", f"workers: {workers}", it=TESTS)
+    done = project.mltiers("run")
+
+    assert done.code == code, done.out + done.err
+    tier = done.verdict["tiers"]["unit"]
+    assert (done.verdict["verdict"], tier["verdict"], tier["exit_code"]) == ("flaky", "flaky", code)
+    assert (tier["counts"]["passed"], tier["counts"]["failed"]) == (2, 0)
+    tests = {test["node_id"]: test for test in done.document("unit/result.json")["tests"]}
+    (first,) = tests["tests/test_it.py::test_second"]["attempts"]
+    assert first["outcome"] == "failed"
+    assert "assert 0.41 < 0.4" in first["message"]
+    assert ">       assert loss < 0.4\nE       assert 0.41 < 0.4" in first["text"]
+    cases = [case.get("name") for case in ET.parse(project.root / ".mltiers/unit/junit.xml").iter("testcase")]
+    assert sorted(cases) == ["test_second", "test_steady"]
+
+
+def test_a_test_that_fails_every_time_is_a_failure(make: Make) -> None:
+    done = make("retries: 1", "workers: 1", it=TESTS, more=FAILS).mltiers("run")
+
+    assert done.code == 1
+    assert done.verdict["verdict"] == "failed"
+    assert done.verdict["tiers"]["unit"]["counts"]["failed"] == 1
+    tests = {test["node_id"]: test for test in done.document("unit/result.json")["tests"]}
+    assert len(tests["tests/test_more.py::test_never"]["attempts"]) == 1
+    assert len(tests["tests/test_it.py::test_second"]["attempts"]) == 1
+
+
+def test_without_retries_nothing_is_tried_again(make: Make) -> None:
+    done = make("workers: 1", it=TESTS).mltiers("run")
+
+    assert done.code == 1
+    assert done.verdict["verdict"] == "failed"
+
+
+def test_the_budget_ends_retries_too(make: Make) -> None:
+    slow = (
+        "import time\nn = []\ndef test_slow():\n    n.append(1)\n    assert len(n) > 1, 'quick'\n    time.sleep(60)\n"
+    )
+    done = make("retries: 3", "workers: 1", "budget: 4s", it=slow).mltiers("run")
+
+    assert done.code == 1
+    assert done.verdict["verdict"] == "over-budget"
+    (test,) = done.document("unit/result.json")["tests"]
+    assert test["outcome"] == "unfinished"
+    assert "quick" in test["attempts"][0]["message"]
