@@ -67,7 +67,7 @@ def ask(event: Event, config: Config, github: GitHub | None, *, now: float, team
 
 def _matters(event: Event, config: Config) -> bool:
     if event.name == "issue_comment":
-        return event.command is not None and event.command.problem is None
+        return event.command is not None  # also one that is wrong: who may write is told what is
     if event.pull_request is not None and event.pull_request.fork:
         return False
     words = cadences(event, pre_merge_label=config.pre_merge_label)

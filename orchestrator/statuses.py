@@ -57,12 +57,18 @@ def post_statuses(run: RunVerdict, github: GitHub, *, url: str | None) -> list[s
     if event.sha is None or not event.on_github:
         return []
     wrong: list[str] = []
+    known: set[str] | None = None
     for tier in run.tiers:
         said = status_of(tier)
         if said is None:
             continue
+        context = status_context(run.plan.config_path, tier.name)
         try:
-            set_status(github, event.sha, status_context(run.plan.config_path, tier.name), said[0], said[1], url=url)
+            if tier.verdict is Verdict.NOT_RUN and not tier.plan.capped:
+                known = _known(github, event.sha) if known is None else known
+                if context in known:
+                    continue  # an approved run has told more of this commit, or waits to
+            set_status(github, event.sha, context, said[0], said[1], url=url)
         except Forbidden as error:
             if tier.verdict is Verdict.NOT_RUN:
                 return wrong
@@ -70,6 +76,11 @@ def post_statuses(run: RunVerdict, github: GitHub, *, url: str | None) -> list[s
         except InfrastructureError as error:
             wrong.append(f"the status of {tier.name}: {error}")
     return wrong
+
+
+def _known(github: GitHub, sha: str) -> set[str]:
+    """The contexts that the commit has a status of already."""
+    return {status.context for status in github.commit_statuses(sha)}
 
 
 def set_status(github: GitHub, sha: str, context: str, state: str, description: str, *, url: str | None) -> None:
