@@ -7,6 +7,7 @@ stand-ins beside this file. A `Machine` is a self-hosted runner: its tool cache 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,16 +15,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.loopback_github import LoopbackGitHub, Pull, Repository
+from tests.loopback_github import LoopbackGitHub, Pull, Repository, Run
 from tests.loopback_github import represent as shown
 from tests.loopback_github.contract import github_contract
+from tests.loopback_github.state import now
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_INS = Path(__file__).parent / "stand_ins"
@@ -31,6 +35,7 @@ STARTER = ROOT / "workflows" / "pull-request.yml"
 BIN = Path(sys.executable).parent
 OURS = "org/ml-test-action@v1"
 ZERO = "0" * 40
+_NUMBERING = threading.Lock()
 
 
 def git(repository: Path, *arguments: str) -> str:
@@ -150,6 +155,20 @@ def pull_request_event(pull: Pull, path: Path, *, action: str = "opened") -> Eve
     return EventFile(name="pull_request", payload=payload, ref=ref)
 
 
+def dispatch_event(run: Run) -> EventFile:
+    """What GitHub tells the runner of a dispatched run."""
+    record = run.repository
+    payload = {
+        "inputs": dict(run.inputs),
+        "ref": f"refs/heads/{run.head_branch}",
+        "workflow": run.workflow.path,
+        "repository": shown.repository(record),
+        "sender": shown.user(run.actor, record.world.api_url),
+    }
+    _hold("workflow-dispatch", payload)
+    return EventFile(name="workflow_dispatch", payload=payload, ref=f"refs/heads/{run.head_branch}")
+
+
 def _hold(name: str, payload: Mapping[str, Any]) -> None:
     """A payload must be one that GitHub could send."""
     problems = github_contract().payload_problems(name, payload)
@@ -214,7 +233,7 @@ class Running:
 
     def __init__(self, process: subprocess.Popen[str], artifacts: Path) -> None:
         self.process = process
-        self._artifacts = artifacts
+        self.artifacts = artifacts
 
     def entry_process(self) -> int | None:
         """The process that the runner started for our step: act's own child, by now the orchestrator."""
@@ -234,7 +253,7 @@ class Running:
             out, err = self.process.communicate(timeout=30)
             raise AssertionError(f"the job did not end in {seconds:.0f} s:\n{out[-4000:]}{err[-2000:]}") from None
         log = [json.loads(line) for line in out.splitlines() + err.splitlines() if line.startswith("{")]
-        return Job(exit_code=self.process.returncode, log=log, artifacts=self._artifacts)
+        return Job(exit_code=self.process.returncode, log=log, artifacts=self.artifacts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,14 +281,16 @@ class Machine:
         *,
         token: str,
         env: Mapping[str, str] | None = None,
+        workflow_name: str = "pull-request.yml",
     ) -> Running:
-        """Starts the repository's workflow for an event."""
-        number = sum(1 for _ in self.folder.glob("job-*"))
-        job = self.folder / f"job-{number}"
-        artifacts = job / "artifacts"
-        artifacts.mkdir(parents=True)
+        """Starts one of the repository's workflows for an event."""
+        with _NUMBERING:
+            number = sum(1 for _ in self.folder.glob("job-*"))
+            job = self.folder / f"job-{number}"
+            artifacts = job / "artifacts"
+            artifacts.mkdir(parents=True)
         (job / "event.json").write_text(json.dumps(event.payload), encoding="utf-8")
-        workflow = repository / ".github" / "workflows" / "pull-request.yml"
+        workflow = repository / ".github" / "workflows" / workflow_name
         variables = {
             "GITHUB_API_URL": github.api_url,
             "GITHUB_SERVER_URL": github.server_url,
@@ -283,16 +304,21 @@ class Machine:
         }
         command = [
             *(str(BIN / "act"), event.name, "--json", "--no-cache-server", "--no-skip-checkout"),
-            *("--platform", "ubuntu-latest=-self-hosted", "--action-cache-path", str(self.folder / "cache")),
+            *("--platform", "ubuntu-latest=-self-hosted", "--platform", "self-hosted=-self-hosted"),
+            *("--action-cache-path", str(self.folder / "cache")),
             *("--directory", str(repository), "--workflows", str(workflow), "--eventpath", str(job / "event.json")),
             *("--actor", event.payload["sender"]["login"], "--secret", f"GITHUB_TOKEN={token}"),
         ]
         for name, value in variables.items():
             command += ["--env", f"{name}={value}"]
-        for name, folder in {OURS: self.action, **_stand_ins(workflow)}.items():
+        named = set(re.findall(r"uses: (org/ml-test-action)\S*(@\S+)", workflow.read_text(encoding="utf-8")))
+        ours = {OURS, *("".join(parts) for parts in named)}
+        for name, folder in {**dict.fromkeys(ours, self.action), **_stand_ins(workflow)}.items():
             command += ["--local-repository", f"{name}={folder}"]
         # The runner's own environment: none of ours, and no virtual environment of ours on its PATH.
         path = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if Path(part) != BIN)
+        if "GITHUB_RUN_ID" in (env or {}):  # a machine of the team's: its Python is there before the job
+            path = f"{BIN}{os.pathsep}{path}"
         kept = {name: os.environ[name] for name in os.environ if name.startswith(("PIP_", "OPENBLAS_", "LANG"))}
         process = subprocess.Popen(
             command,
@@ -312,14 +338,104 @@ class Machine:
         *,
         token: str,
         env: Mapping[str, str] | None = None,
+        workflow_name: str = "pull-request.yml",
     ) -> Job:
-        """Runs the repository's workflow for an event to its end."""
-        return self.start(repository, event, github, token=token, env=env).finish()
+        """Runs one of the repository's workflows for an event to its end."""
+        return self.start(repository, event, github, token=token, env=env, workflow_name=workflow_name).finish()
+
+
+class Team:
+    """The team's machines, and GitHub's for the second job: what is dispatched really runs, in a checkout of its own.
+
+    ``Hooks(on_dispatch=team.take, on_cancel=team.cancel)`` connects it to the loopback GitHub. What act says of the
+    jobs becomes what the API says of them, and what they upload its artifacts.
+    """
+
+    def __init__(self, machine: Machine, path: Path, *, at_once: int = 2) -> None:
+        self.machine = machine
+        self.path = path
+        self.github: LoopbackGitHub | None = None
+        self.token = ""
+        self.away = False  # no machine takes anything
+        self.jobs: dict[int, Job] = {}
+        self._slots = threading.Semaphore(at_once)
+        self._threads: list[threading.Thread] = []
+        self._running: dict[int, subprocess.Popen[str]] = {}
+
+    def take(self, run: Run) -> None:
+        """A run was dispatched."""
+        run.add_job("test", json.loads(run.inputs["runner"]))
+        if not self.away:
+            thread = threading.Thread(target=self._work, args=(run,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def cancel(self, run: Run) -> None:
+        """A run was cancelled."""
+        process = self._running.get(run.id)
+        if process is not None:
+            process.send_signal(signal.SIGINT)
+        else:
+            run.finish("cancelled")
+
+    def finish(self, seconds: float = 400) -> list[Job]:
+        """Waits for everything that was taken."""
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            assert not thread.is_alive(), "a dispatched run did not end"
+        return [self.jobs[number] for number in sorted(self.jobs)]
+
+    def _work(self, run: Run) -> None:
+        assert self.github is not None
+        with self._slots:
+            env = {"GITHUB_RUN_ID": str(run.id)}
+            name = run.workflow.file_name
+            running = self.machine.start(
+                self.path, dispatch_event(run), self.github, token=self.token, env=env, workflow_name=name
+            )
+            self._running[run.id] = running.process
+            log = []
+            assert running.process.stdout is not None
+            assert running.process.stderr is not None
+            for line in running.process.stdout:
+                if line.startswith("{"):
+                    log.append(json.loads(line))
+                    self._told(run, log[-1], running.artifacts)
+            log += [json.loads(line) for line in running.process.stderr if line.startswith("{")]
+            code = running.process.wait(timeout=60)
+            self.jobs[run.id] = Job(exit_code=code, log=log, artifacts=running.artifacts)
+            run.finish("success" if code == 0 else "failure")
+
+    def _told(self, run: Run, entry: Mapping[str, Any], artifacts: Path) -> None:
+        """What a line of act's log means for the run on GitHub."""
+        name = entry.get("jobID")
+        if name is None:
+            return
+        known = {job.name: job for job in run.jobs}
+        job = known.get(name) or run.add_job(name, ("ubuntu-latest",))
+        if job.status == "queued":
+            run.start(f"machine-{run.id}")
+        if "jobResult" in entry:
+            job.status, job.conclusion, job.completed = "completed", entry["jobResult"], now()
+            for folder in artifacts.iterdir():
+                if folder.name not in {artifact.name for artifact in run.artifacts}:
+                    run.add_artifact(folder.name, zipped(folder))
+
+
+def zipped(folder: Path) -> bytes:
+    """A folder as the artifact that actions/upload-artifact makes of it."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, path.relative_to(folder).as_posix())
+    return packed.getvalue()
 
 
 def _stand_ins(workflow: Path) -> dict[str, Path]:
     """Each action of GitHub's that the workflow or our action uses, as it is pinned there."""
-    text = workflow.read_text(encoding="utf-8") + (ROOT / "action.yml").read_text(encoding="utf-8")
+    text = "".join(path.read_text(encoding="utf-8") for path in (workflow, ROOT / "action.yml"))
     return {
         f"actions/{name}@{ref}": STAND_INS / name for name, ref in re.findall(r"uses: actions/([\w-]+)@(\w+)", text)
     }
