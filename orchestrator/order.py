@@ -82,7 +82,8 @@ def order_of(
             slack=slack,
             deferred_first=nightly,
         )
-    first = [*(sorted(waiting, key=lambda node: took.get(node, 0.0)) if nightly else ()), *failed]
+    waited = sorted((node for node in nodes if node in waiting), key=lambda node: took.get(node, 0.0))
+    first = [*(waited if nightly else ()), *failed]
     dropped = set(selection.deferred) if selection is not None else set()
     return Order(
         first=tuple(dict.fromkeys(node for node in first if node not in dropped)),

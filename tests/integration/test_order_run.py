@@ -1,0 +1,157 @@
+"""What a run remembers decides in which order the next one runs, and what of it has to wait."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jsonschema
+import pytest
+
+from orchestrator.history.folder import FolderStore
+from orchestrator.records.encoding import encode
+from orchestrator.remember import read_history
+from tests.support.project import CHECKOUT, Done, Project
+
+Make = Callable[..., Project]
+
+CONFIG = """
+version: 1
+source: [src]
+tiers:
+  unit:
+    paths: [tests]
+    when: [push, schedule]
+    budget: {budget}
+    workers: {workers}
+{more}"""
+SOURCE = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n"
+SUITE = (
+    "import time\nimport pytest\nfrom src import calc\n\n"
+    "@pytest.mark.parametrize('n', range(6))\ndef test_{name}(n):\n"
+    "    time.sleep({pause} * n)\n    assert calc.{name}(n, 1) is not None\n"
+)
+
+
+def files(*, workers: int = 1, budget: str = "60s", pause: float = 0.0, more: str = "") -> dict[str, str]:
+    return {
+        ".gitignore": ".mltiers\n",
+        "pytest.ini": "[pytest]\npythonpath = .\n",
+        "src/__init__.py": "",
+        "src/calc.py": SOURCE,
+        "tests/test_add.py": SUITE.format(name="add", pause=pause),
+        "tests/test_sub.py": SUITE.format(name="sub", pause=pause),
+        "ml-tiers.yml": CONFIG.format(workers=workers, budget=budget, more=more),
+    }
+
+
+def nodes(name: str, *numbers: int) -> list[str]:
+    return [f"tests/test_{name}.py::test_{name}[{n}]" for n in numbers]
+
+
+def started(done: Done) -> list[str]:
+    lines = (done.folder / ".mltiers/unit/events.jsonl").read_text().splitlines()
+    events = [event for event in map(json.loads, lines) if event["event"] == "start"]
+    return [event["nodeid"] for event in sorted(events, key=lambda event: event["time"])]
+
+
+def result(done: Done) -> Any:
+    return done.document("unit/result.json")
+
+
+def remember_as_taking(project: Project, seconds: float) -> None:
+    """Have the history say that each test took so long, in a run that cost nothing beside them."""
+    store = FolderStore(project.root / ".mltiers/history")
+    config_id = json.loads((project.root / ".mltiers/plan.json").read_text())["config_id"]
+    record = read_history(store, config_id=config_id, tiers=("unit",), sha=None).of("unit")[0]
+    told = record.tier.result
+    assert told is not None
+    tests = tuple(replace(test, seconds=seconds) for test in told.tests)
+    slower = replace(told, tests=tests, seconds=seconds * len(tests) / told.workers)
+    changed = replace(record, tier=replace(record.tier, result=slower))
+    store.update(lambda _: encode(changed), message="slower")
+
+
+def test_the_second_run_takes_its_order_from_the_first(project: Make) -> None:
+    made = project(files(workers=2, pause=0.1))
+    first = made.mltiers("run", "--event", "push")
+    assert first.code == 0, first.err
+    assert not (first.folder / ".mltiers/unit/order.json").exists()
+    second = made.mltiers("run", "--event", "push")
+    assert second.code == 0, second.err
+    assert sorted(started(second)) == sorted(started(first))
+    assert {node[-3:] for node in started(second)[:2]} == {"[5]"}, started(second)
+    assert {node[-3:] for node in started(second)[:4]} == {"[5]", "[4]"}, started(second)
+    assert result(second)["schedule"]["first_failure"] is None
+
+
+def test_what_failed_is_tried_first(project: Make) -> None:
+    made = project(
+        {**files(), "tests/test_zoo.py": "def test_fine():\n    pass\n\ndef test_bad():\n    assert 1 == 2\n"}
+    )
+    assert made.mltiers("run", "--event", "push").code == 1
+    again = made.mltiers("run", "--event", "push")
+    assert started(again)[:2] == ["tests/test_zoo.py::test_bad", *nodes("add", 0)]
+    assert result(again)["schedule"]["first_failure"] < 5.0
+    assert any(note.startswith("first failure after") for note in result(again)["notes"])
+
+
+def test_a_fitted_tier_runs_what_fits_and_names_what_waits_and_the_nightly_runs_that_first(project: Make) -> None:
+    made = project(files(more="    measure: true\n"))
+    made.commit()
+    assert made.mltiers("run", "--event", "schedule").code == 0
+    remember_as_taking(made, 100.0)
+    made.write(
+        {
+            "ml-tiers.yml": CONFIG.format(workers=1, budget="8m", more="    fit: true\n"),
+            "src/calc.py": SOURCE.replace("a - b", "a - b + 0"),
+        }
+    )
+    planned = made.mltiers("plan", "--event", "push")
+    assert "4 of 12 known tests run" in planned.out, planned.out
+    done = made.mltiers("run", "--event", "push")
+    assert done.code == 0, done.err
+    assert done.verdict["verdict"] == "passed"
+    assert done.verdict["tiers"]["unit"]["reasons"] == ["4 of 12 run; 8 deferred"]
+    assert "4 of 12 run; 8 deferred" in done.out
+    assert all(node in nodes("sub", *range(6)) for node in started(done)), "what the change touches comes first"
+    waiting = result(done)["deferred"]
+    assert sorted([*started(done), *waiting]) == sorted([*nodes("add", *range(6)), *nodes("sub", *range(6))])
+    assert result(done)["deselected"] == 0
+    schema = json.loads((CHECKOUT / "docs/schemas/result.schema.json").read_text())
+    jsonschema.validate(result(done), schema)
+    for name in ("comment.md", "report.html"):
+        text = (done.folder / ".mltiers" / name).read_text()
+        assert all(node in text for node in waiting), name
+    remember_as_taking(made, 100.0)
+    night = made.mltiers("run", "--event", "schedule")
+    assert night.code == 0, night.err
+    assert len(started(night)) == 4
+    assert set(started(night)) <= set(waiting)
+    rest = set(waiting) - set(started(night))
+    assert rest <= set(result(night)["deferred"])
+
+
+def test_a_deferral_that_is_not_allowed_fails_the_tier(project: Make) -> None:
+    made = project(files())
+    assert made.mltiers("run", "--event", "push").code == 0
+    remember_as_taking(made, 100.0)
+    made.write({"ml-tiers.yml": CONFIG.format(workers=1, budget="8m", more="    fit: true\n    defer: fail\n")})
+    done = made.mltiers("run", "--event", "push")
+    assert done.code == 1
+    assert done.verdict["verdict"] == "failed"
+    assert done.verdict["tiers"]["unit"]["reasons"] == ["4 of 12 run; 8 deferred, and `defer: fail` allows none"]
+
+
+@pytest.mark.parametrize(("earlier", "said"), [(0, "nothing is known of earlier runs"), (1, "all 12 known tests")])
+def test_nothing_is_deferred_without_need(project: Make, earlier: int, said: str) -> None:
+    made = project(files())
+    for _ in range(earlier):
+        made.mltiers("run", "--event", "push")
+    done = made.mltiers("run", "--event", "push", "--fit")
+    assert done.code == 0, done.err
+    assert len(started(done)) == 12
+    assert result(done)["deferred"] == []
+    assert said in done.out
