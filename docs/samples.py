@@ -3,8 +3,9 @@
     python docs/samples.py
 
 Copies the example project into a repository of its own, commits a change that breaks something (the deviation of a
-column is no longer guarded, and a new function has no test), runs `mltiers run --event push` on it, and puts what comes
-out between the markers of README.md. The picture needs Chromium.
+column is no longer guarded, and a new function has no test), runs `mltiers run --event push` on it, and puts what
+comes out between the markers of README.md and, the comment as a whole, into docs/sample-comment.md. The picture
+needs Chromium.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "text-classifier"
 PICTURE = ROOT / "docs" / "images" / "report.png"
+COMMENT = ROOT / "docs" / "sample-comment.md"
 BREAK = (
     "normalized = torch.where(varies, (matrix - base.mean(dim=0)) / deviation, 0.0)",
     "normalized = (matrix - base.mean(dim=0)) / base.std(dim=0, correction=0)",
@@ -54,9 +56,11 @@ def main() -> None:
         commit(project, "a change")
         run(project, 1)
         comment = (project / ".mltiers" / "comment.md").read_text()
+        COMMENT.write_text(comment)
         readme = ROOT / "README.md"
         shown = between(readme.read_text(), "demo", f"```text\n{passing}```")
-        readme.write_text(between(shown, "comment", f"````markdown\n{comment}````"))
+        # What every comment begins with; a failure's traceback is a click away, here as on GitHub.
+        readme.write_text(between(shown, "comment", comment.partition("\n#### ")[0].strip()))
         picture(project / ".mltiers" / "report.html")
 
 

@@ -93,7 +93,7 @@ def command_of(environ: "Mapping[str, str]") -> str:
 
 
 def approves(environ: "Mapping[str, str]") -> bool:
-    """Whether the event is somebody's approval, a comment or a label: it starts what runs elsewhere, and nothing here."""
+    """Whether the event is somebody's approval, a comment or a label: that starts what runs elsewhere, nothing here."""
     if environ.get("GITHUB_EVENT_NAME") != "pull_request":
         return environ.get("GITHUB_EVENT_NAME") == "issue_comment"
     import json  # noqa: PLC0415 -- for this event alone

@@ -110,18 +110,11 @@ def _tier_verdict(plan: TierPlan, result: TierResult | None) -> tuple[Verdict, l
         return Verdict.NOT_RUN, [plan.reason]
     if result is None:
         return Verdict.INFRASTRUCTURE, ["it was planned, and nothing came back from it"]
+    if (unrun := _never_ran(result)) is not None:
+        return unrun
     running = [t.node_id for t in result.tests if t.outcome is TestOutcome.UNFINISHED]
     if result.ending is Ending.CANCELLED:
         return Verdict.CANCELLED, ["somebody stopped it", *_naming("was running", running)]
-    if result.ending is Ending.DISPATCHED:
-        return Verdict.NOT_RUN, [result.reason or "it runs elsewhere"]
-    if result.ending is Ending.NEVER_STARTED:
-        return Verdict.NEVER_STARTED, [result.reason or "no runner took it", *result.problems]
-    if result.ending is Ending.NOT_STARTED:
-        verdict = Verdict.INFRASTRUCTURE if result.problems else Verdict.NOT_RUN
-        return verdict, [result.reason or "it did not start", *result.problems]
-    if result.parts and not any(part.selected for part in result.parts) and result.exit_code == 0:
-        return Verdict.NOT_RUN, [*result.notes] or ["its part of the tests is empty"]
     over = result.ending is Ending.DEADLINE or (plan.budget > 0 and result.seconds > plan.budget)
     counts = result.counts
     bad = [t.node_id for t in result.tests if t.outcome in (TestOutcome.FAILED, TestOutcome.ERROR)]
@@ -146,6 +139,20 @@ def _tier_verdict(plan: TierPlan, result: TierResult | None) -> tuple[Verdict, l
         again = f"{len(flaky)} failed first and passed when tried again"
         return Verdict.FLAKY, [again, *_naming("flaky", flaky), *waiting]
     return Verdict.PASSED, waiting
+
+
+def _never_ran(result: TierResult) -> tuple[Verdict, list[str]] | None:
+    """The verdict of a tier in which no test was even started; None: it ran."""
+    if result.ending is Ending.DISPATCHED:
+        return Verdict.NOT_RUN, [result.reason or "it runs elsewhere"]
+    if result.ending is Ending.NEVER_STARTED:
+        return Verdict.NEVER_STARTED, [result.reason or "no runner took it", *result.problems]
+    if result.ending is Ending.NOT_STARTED:
+        verdict = Verdict.INFRASTRUCTURE if result.problems else Verdict.NOT_RUN
+        return verdict, [result.reason or "it did not start", *result.problems]
+    if result.parts and not any(part.selected for part in result.parts) and result.exit_code == 0:
+        return Verdict.NOT_RUN, [*result.notes] or ["its part of the tests is empty"]
+    return None
 
 
 def _deferred(result: TierResult) -> list[str]:

@@ -97,9 +97,7 @@ def _prepare(options: Options, hands: Hands, *, runs: bool) -> tuple[Situation, 
             shard=options.shard,
             out=_as_pytest_is_told(out_folder(options, situation), situation.root),
         ),
-        machine=Machine(
-            cpus=effective_cpus(), variables=hands.environment.for_tests({}), fingerprint=fingerprint()
-        ),
+        machine=Machine(cpus=effective_cpus(), variables=hands.environment.for_tests({}), fingerprint=fingerprint()),
         pythons=pythons,
         standing=situation.standing,
         barred=situation.barred,

@@ -92,7 +92,10 @@ RECORD = Record(
     ),
     others=(
         TierVerdict(
-            plan=TierPlan(name="gpu", run=False, reason="waits"), result=None, verdict=Verdict.NOT_RUN, reasons=("waits",)
+            plan=TierPlan(name="gpu", run=False, reason="waits"),
+            result=None,
+            verdict=Verdict.NOT_RUN,
+            reasons=("waits",),
         ),
     ),
     run="77.1",
