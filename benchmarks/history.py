@@ -47,7 +47,7 @@ from orchestrator.model import (  # noqa: E402
 )
 from orchestrator.records import Record  # noqa: E402
 from orchestrator.records.encoding import decode, encode, references  # noqa: E402
-from orchestrator.records.names import parse_record_name, sketch_name  # noqa: E402
+from orchestrator.records.names import parse_record_name, record_name, sketch_name  # noqa: E402
 from tests.loopback_github import LoopbackGitHub  # noqa: E402
 
 CONFIG, TIER = "0123456789ab", "unit"
@@ -227,7 +227,11 @@ def race(url: str, records: list[Record]) -> float:
         codes = list(pool.map(lambda process: process.wait(timeout=300), writers))
     if any(codes):
         raise SystemExit(f"writers of the race failed: {codes}")
-    return time.perf_counter() - began
+    taken = time.perf_counter() - began
+    lost = {str(record_name(record)) for record in records} - open_store(url).snapshot().names
+    if lost:
+        raise SystemExit(f"the race lost {lost}")
+    return taken
 
 
 def spread(values: list[float]) -> str:
