@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import posixpath
 import time
 from collections.abc import Callable, Mapping
@@ -113,7 +114,14 @@ def recall(situation: Situation, *, environment: Environment, deadline: Callable
         deadline=lambda: deadline() - _FOR_THE_COMMENT,
     )
     history = read_history(store, config_id=config_id, tiers=tuple(config.tiers), sha=event.sha)
-    memory = Memory(store, history, root=situation.root, config_id=config_id, now=time.time)
+    memory = Memory(
+        store,
+        history,
+        root=situation.root,
+        config_id=config_id,
+        now=time.time,
+        hurried=lambda: math.isfinite(deadline()),
+    )
     return replace(situation, history=history, memory=memory)
 
 

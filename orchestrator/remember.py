@@ -22,6 +22,7 @@ from orchestrator.records.history import History
 from orchestrator.records.names import NO_COMMIT, RecordName, contexts_name, parse_record_name, record_name, sketch_name
 
 NEWEST = 50  # records of each tier that a run looks at
+_OLDER = 100  # and those that may hold the baseline, where none of the newest does
 
 
 def open_store(
@@ -51,14 +52,18 @@ def read_history(
     notes: list[str] = []
     try:
         snapshot = store.snapshot(version)
-        ours = _names(snapshot, config_id)
-        newest = {tier: [n for n in ours if n.tier == tier and not n.fork][:NEWEST] for tier in tiers}
+        ours = record_names(snapshot, config_id)
+        all_of = {tier: [name for name in ours if name.tier == tier and not name.fork] for tier in tiers}
+        newest = {tier: names[:NEWEST] for tier, names in all_of.items()}
         at_head = [name for name in ours if name.sha == sha]
-        wanted = dict.fromkeys([*at_head, *(name for names in newest.values() for name in names)])
-        records = _read_records(snapshot, list(wanted), with_lines=at_head, notes=notes)
+        wanted = list(dict.fromkeys([*at_head, *(name for names in newest.values() for name in names)]))
         sketches = {tier: sketch_name(config_id, tier) for tier in tiers}
         contexts = {tier: contexts_name(config_id, tier) for tier in tiers}
-        files = snapshot.read([*sketches.values(), *contexts.values()])
+        files = snapshot.read([*map(str, wanted), *sketches.values(), *contexts.values()])
+        records = read_records(snapshot, wanted, found=files, with_lines=at_head, notes=notes)
+        for tier, names in newest.items():
+            if len(names) == NEWEST and not any(name in records and records[name].trusted for name in names):
+                records |= _baseline(snapshot, all_of[tier][NEWEST : NEWEST + _OLDER], names, notes)
     except HistoryError as error:
         return History(notes=(f"what earlier runs took is unknown: {error}",))
     return History(
@@ -74,25 +79,48 @@ def read_history(
 def read_head(store: Store, *, config_id: str, sha: str) -> tuple[str | None, tuple[Record, ...]]:
     """The snapshot's version and what is stored of one commit, newest first. Raises HistoryError."""
     snapshot = store.snapshot()
-    names = [name for name in _names(snapshot, config_id) if name.sha == sha]
-    records = _read_records(snapshot, names, with_lines=names, notes=[])
+    names = [name for name in record_names(snapshot, config_id) if name.sha == sha]
+    records = read_records(snapshot, names, with_lines=names, notes=[])
     return snapshot.version, tuple(records[name] for name in names if name in records)
 
 
-def _names(snapshot: Snapshot, config_id: str) -> list[RecordName]:
+def record_names(snapshot: Snapshot, config_id: str) -> list[RecordName]:
     """The records of a configuration, newest first."""
     parsed = (parse_record_name(name) for name in snapshot.names)
     return sorted((name for name in parsed if name is not None and name.config_id == config_id), reverse=True)
 
 
-def _read_records(
-    snapshot: Snapshot, names: Sequence[RecordName], *, with_lines: Sequence[RecordName], notes: list[str]
+def _baseline(
+    snapshot: Snapshot, older: Sequence[RecordName], newest: list[RecordName], notes: list[str]
 ) -> dict[RecordName, Record]:
-    """The records that can be read, in two round trips: themselves, then what they refer to.
+    """The newest record of the default branch behind so many of pull requests, if there is one; its name joins
+    ``newest``.
+    """
+    found = snapshot.read(map(str, older))
+    for name in older:
+        try:
+            if str(name) not in found or not references(found[str(name)]).trusted:
+                continue
+        except BrokenRecordError:
+            continue
+        newest.append(name)
+        return read_records(snapshot, [name], found=found, with_lines=[name], notes=notes)
+    return {}
+
+
+def read_records(
+    snapshot: Snapshot,
+    names: Sequence[RecordName],
+    *,
+    with_lines: Sequence[RecordName],
+    notes: list[str],
+    found: Mapping[str, bytes] | None = None,
+) -> dict[RecordName, Record]:
+    """The records that can be read, in two round trips: themselves (unless ``found``), then what they refer to.
 
     Covered lines are read of ``with_lines`` and of each tier's newest record that baselines are made of.
     """
-    found = snapshot.read([str(name) for name in names])
+    found = snapshot.read([str(name) for name in names]) if found is None else found
     needed: dict[RecordName, list[str]] = {}
     based: set[str] = set()
     broken: list[str] = []
@@ -159,8 +187,19 @@ def records_of(run: RunVerdict, *, config_id: str, root: Path, run_key: str, now
 class Memory:
     """The memory of one run: where it goes, and what of it belongs to the commit under test."""
 
-    def __init__(self, store: Store, history: History, *, root: Path, config_id: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        history: History,
+        *,
+        root: Path,
+        config_id: str,
+        now: Callable[[], float],
+        hurried: Callable[[], bool],
+    ) -> None:
+        """``hurried``: whether somebody has stopped the run, and only what cannot wait is still done."""
         self.store = store
+        self.hurried = hurried
         self.root = root
         self.config_id = config_id
         self.now = now
@@ -179,7 +218,7 @@ class Memory:
             return None
 
         def change(snapshot: Snapshot) -> Mapping[str, bytes | None]:
-            stored = {(name.tier, name.sha, name.run) for name in _names(snapshot, self.config_id)}
+            stored = {(name.tier, name.sha, name.run) for name in record_names(snapshot, self.config_id)}
             files: dict[str, bytes | None] = {}
             for record in records:
                 name = record_name(record)
@@ -196,7 +235,7 @@ class Memory:
         except HistoryError as error:
             return f"the results were not remembered: {error}"
         self.version = snapshot.version
-        return self._compact() if due(snapshot) else None
+        return self._compact() if due(snapshot) and not self.hurried() else None
 
     def _compact(self) -> str | None:
         """What is remembered is safe by now: that it could not be made smaller is worth a word, and no more."""
