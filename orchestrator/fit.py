@@ -1,17 +1,17 @@
 """Which tests fit into a tier's budget: the most telling first, as many as its workers get done in time. Pure.
 
-The ranking is the classes people expect (failed last time; touched by the change; new; flaky; the rest) and, inside
-each of them, what the literature calls *additional* greedy coverage per second: always the test that executes most
-lines which no test before it has executed, for the time it takes; when nothing new is left, a next round begins. Tests
-of one class are thereby spread over the code, instead of asking the same question forty times
-(benchmarks/selection.md).
+What failed last time comes first. Every other test is worth what its class says (touched by the change, new, flaky,
+the rest), times what it adds, by the second. What it adds is the root of the lines it executes that no test of its
+class before it has executed: *additional* greedy coverage, in rounds, each of which counts half of the one before. So
+tests of one class are spread over the code instead of asking the same question forty times, and a slow test of a good
+class does not keep hundreds waiting that take a millisecond. benchmarks/selection.md has what that finds, and when.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -21,7 +21,13 @@ FLOOR = 0.002
 """Seconds that the shortest test is taken to need: below that, estimates are noise."""
 
 ROUNDS = 12
-"""Rounds of greedy coverage; what they have not placed follows by lines per second."""
+"""Rounds of greedy coverage; what they have not placed adds nothing."""
+
+LOOKS = 2
+"""How often each test is looked at again, on average, before what it adds is taken for what it added at most."""
+
+WORTH = {"narrow": 1.0, "direct": 0.2, "new": 0.15, "flaky": 0.1, "near": 0.03, "rest": 0.005}
+"""How much likelier a test of one class is to fail than one of another, roughly (benchmarks/selection.md)."""
 
 FIXED_MARGIN = 0.05
 """Share of the budget that is never planned."""
@@ -73,7 +79,7 @@ def select(
     tests' (interpreter, collection, reports). ``slack``: how much longer the tests took together than their estimates
     said, as a factor, in earlier runs. ``deferred_first``: a nightly, which begins with what had to wait.
     """
-    usual = median([t.seconds for t in tests if t.seconds is not None] or [0.0])
+    usual = _usual(tests)
     took = [usual if test.seconds is None else test.seconds for test in tests]
     limit = max(0.0, seconds * (1 - FIXED_MARGIN) - startup) / max(1.0, slack) - _spread(tests, workers)
     everything = _makespan(sorted(took, reverse=True), workers)
@@ -95,68 +101,85 @@ def rank(
     tests: Sequence[TestFacts], *, pieces: Sequence[tuple[int, int]] = (), deferred_first: bool = False
 ) -> list[int]:
     """Indices of the tests, the most telling first. Deterministic; equals stay in the order given."""
-    classes: dict[int, list[int]] = {}
+    classes: dict[str, list[int]] = {}
     for index, test in enumerate(tests):
-        classes.setdefault(_class(test, deferred_first=deferred_first), []).append(index)
-    costs = [FLOOR + (test.seconds or 0.0) for test in tests]
-    ranked: list[int] = []
-    for number in sorted(classes):
-        ranked += _spread_out(classes[number], tests, costs, pieces)
-    return ranked
+        classes.setdefault(_class(test), []).append(index)
+    usual = _usual(tests)
+    costs = [FLOOR + (usual if test.seconds is None else test.seconds) for test in tests]
+    worth: dict[int, float] = {}
+    for name, members in classes.items():
+        for index, added in _added(members, tests, costs, pieces):
+            worth[index] = WORTH[name] * added / costs[index]
+
+    def place(index: int) -> tuple[int, float, int]:
+        test = tests[index]
+        ahead = 0 if deferred_first and test.deferred_last else 1 if test.failed_last else 2
+        return ahead, -worth[index], index
+
+    return sorted(range(len(tests)), key=place)
 
 
-def _class(test: TestFacts, *, deferred_first: bool) -> int:
-    if deferred_first and test.deferred_last:
-        return 0
-    if test.failed_last:
-        return 1
+def _usual(tests: Sequence[TestFacts]) -> float:
+    return median([test.seconds for test in tests if test.seconds is not None] or [0.0])
+
+
+def _class(test: TestFacts) -> str:
     if test.touched >= DIRECT:
-        return 2 if test.touched >= NARROW else 3
+        return "narrow" if test.touched >= NARROW else "direct"
     if test.new or test.seconds is None:
-        return 4
+        return "new"
     if test.flaky:
-        return 5
-    return 6 if test.touched else 7
+        return "flaky"
+    return "near" if test.touched else "rest"
 
 
-def _spread_out(
+def _added(
     members: list[int], tests: Sequence[TestFacts], costs: Sequence[float], pieces: Sequence[tuple[int, int]]
-) -> list[int]:
-    """Additional greedy coverage per second, lazily: what a test would add can only shrink while others are taken."""
-    placed: list[int] = []
+) -> Iterator[tuple[int, float]]:
+    """What each of the tests of a class adds.
+
+    Evaluated lazily: what a test would add can only shrink while others are taken.
+    """
     left = sorted(members, key=lambda index: (costs[index], index))
-    for _ in range(ROUNDS):
+    size = [bits.bit_count() for _, bits in pieces]
+    alone = {index: sum(size[piece] for piece in tests[index].covers) for index in members}
+    looks = LOOKS * len(members)
+    for number in range(ROUNDS):
         seen: dict[int, int] = {}
         asked: set[tuple[int, ...]] = set()
-        heap, later = [], []
+        heap: list[tuple[float, int, int]] = []  # (less the gain per second, index, gain), as last looked at
+        later = []
         for index in left:
             covers = tests[index].covers
             if covers in asked:
                 later.append(index)  # the cheapest of those that execute the same is enough for this round
                 continue
             asked.add(covers)
-            gain = sum(pieces[piece][1].bit_count() for piece in covers)
-            heap.append((-gain / costs[index], index))
+            heap.append((-alone[index] / costs[index], index, alone[index]))
         heapq.heapify(heap)
+        current = -1  # the test whose gain is what it adds to all that were taken
         while heap:
-            worth, index = heap[0]
-            gain = sum((pieces[p][1] & ~seen.get(pieces[p][0], 0)).bit_count() for p in tests[index].covers)
-            now = -gain / costs[index]
-            if gain and now > worth:
-                heapq.heapreplace(heap, (now, index))
+            _, index, gain = heap[0]
+            if index != current and looks > 0 and seen:
+                looks -= 1
+                gain = sum((pieces[p][1] & ~seen.get(pieces[p][0], 0)).bit_count() for p in tests[index].covers)
+                heapq.heapreplace(heap, (-gain / costs[index], index, gain))
+                current = index
                 continue
             heapq.heappop(heap)
+            current = -1
             if not gain:
                 later.append(index)
                 continue
-            placed.append(index)
+            yield index, math.sqrt(gain) / 2**number
             for piece in tests[index].covers:
                 file, bits = pieces[piece]
                 seen[file] = seen.get(file, 0) | bits
         left = sorted(later, key=lambda index: (costs[index], index))
         if not seen:
             break
-    return placed + left
+    for index in left:
+        yield index, 0.5 / 2**ROUNDS if tests[index].covers else 0.5
 
 
 def _fitting(order: Sequence[int], took: Sequence[float], *, limit: float, workers: int) -> list[int]:
