@@ -12,10 +12,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
+from statistics import median
 
 from orchestrator.config import Config, Tier
 from orchestrator.config.markers import names_in, selects
-from orchestrator.predict import Conditions, predict, whole
+from orchestrator.model import Ending
+from orchestrator.predict import NEWEST, Conditions, predict, whole
 from orchestrator.records import Record
 from orchestrator.records.contexts import Contexts
 from orchestrator.records.history import estimates, failures
@@ -55,9 +57,7 @@ class Move:
     moved: float  # seconds of tests that are moved
     units: tuple[Unit, ...]
 
-    @property
-    def enough(self) -> bool:
-        return self.after <= AIM * self.budget
+    beside: float  # seconds of a run in which no test runs: start, imports, collection, reports
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,23 +86,19 @@ def split_node_id(node_id: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def units_of(records: Sequence[Record], contexts: Contexts | None = None) -> tuple[list[Unit], float]:
-    """What can be moved of a tier (newest run's tests), and the seconds of its tests that cannot.
+    """What can be moved of a tier, slowest first, and the seconds of its tests that cannot.
 
     ``records``: of the tier, newest first.
     """
-    newest = next((record for record in records if whole(record)), None)
-    if newest is None or newest.tier.result is None:
-        return [], 0.0
-    took, failed = estimates(records), failures(records)
+    failed = failures(records)
     grouped: dict[tuple[str, tuple[str, ...]], dict[str, float]] = {}
     fixed = 0.0
-    for test in newest.tier.result.tests:
-        seconds = took[test.node_id].seconds if test.node_id in took else 0.0
-        place = split_node_id(test.node_id)
+    for node_id, seconds in _durations(records).items():
+        place = split_node_id(node_id)
         if place is None:
             fixed += seconds
         else:
-            grouped.setdefault(place, {})[test.node_id] = seconds
+            grouped.setdefault(place, {})[node_id] = seconds
     distinct = _distinct({place: tuple(tests) for place, tests in grouped.items()}, contexts)
     units = [
         Unit(
@@ -115,6 +111,24 @@ def units_of(records: Sequence[Record], contexts: Contexts | None = None) -> tup
         for (path, names), tests in grouped.items()
     ]
     return sorted(units, key=lambda unit: (-unit.seconds, unit.name)), fixed
+
+
+def _durations(records: Sequence[Record]) -> dict[str, float]:
+    """How long each test of the tier takes, as far as that is known, by node id.
+
+    A run that was stopped does not say which tests there are; those before it do. A test that never passed counts with
+    what it took until it failed, or was stopped: no more than it takes.
+    """
+    took = estimates(records)
+    found: dict[str, float] = {}
+    for record in records[:NEWEST]:
+        for test in record.tier.result.tests if record.tier.result is not None else ():
+            if test.node_id not in found or test.node_id not in took:
+                seconds = took[test.node_id].seconds if test.node_id in took else test.seconds
+                found[test.node_id] = max(found.get(test.node_id, 0.0), seconds)
+        if whole(record):
+            break
+    return found
 
 
 _Place = tuple[str, tuple[str, ...]]
@@ -155,31 +169,50 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
 def moves(tier: str, records: Sequence[Record], *, budget: float, contexts: Contexts | None = None) -> Move | None:
     """The fewest functions whose move brings the tier under 80 % of its budget; None: it is, or nobody knows.
 
-    Among equally many, those that failed least and execute least that no other test does. Where even moving everything
-    is not enough (`Move.enough`), what takes most.
+    Among equally many, those that failed least and execute least that no other test does. None of them where even
+    moving everything would not be enough.
     """
-    newest = next((record.tier for record in records if whole(record)), None)
-    expected = predict(records, Conditions(shards=newest.plan.shards)) if newest is not None else None
-    if newest is None or newest.result is None or expected is None or expected.seconds <= AIM * budget:
+    last = next((record.tier for record in records if record.tier.result is not None), None)
+    if last is None or last.result is None:
         return None
-    workers = max(1, newest.result.workers) * newest.plan.shards
+    expected = predict(records, Conditions(shards=last.plan.shards))
+    workers = max(1, last.result.workers) * last.plan.shards
     units, fixed = units_of(records, contexts)
-    every = [seconds for unit in units for seconds in unit.tests.values()]
-    beside = max(0.0, expected.seconds - makespan([*every, fixed], workers))
+    every = makespan([fixed, *(seconds for unit in units for seconds in unit.tests.values())], workers)
+    beside = max(0.0, expected.seconds - every) if expected is not None else _beside(records)
+    seconds = every + beside
+    if last.result.ending is Ending.DEADLINE:
+        seconds = max(seconds, last.result.seconds)
+    elif expected is not None:
+        seconds = expected.seconds
+    if seconds <= AIM * budget:
+        return None
 
     def without(moved: Iterable[int]) -> float:
         left = set(range(len(units))).difference(moved)
         return beside + makespan([fixed, *(s for index in left for s in units[index].tests.values())], workers)
 
-    chosen = _fewest(units, without, AIM * budget)
+    possible = without(range(len(units))) <= AIM * budget
+    chosen = _fewest(units, without, AIM * budget) if possible else []
     return Move(
         tier=tier,
         budget=budget,
-        seconds=expected.seconds,
+        seconds=seconds,
         after=without(chosen),
         moved=sum(units[index].seconds for index in chosen),
+        beside=beside,
         units=tuple(units[index] for index in sorted(chosen)),
     )
+
+
+def _beside(records: Sequence[Record]) -> float:
+    """Seconds of a run that are not its tests', as far as runs tell that were stopped."""
+    rest = [
+        result.seconds - makespan((test.seconds for test in result.tests), result.workers * record.tier.plan.shards)
+        for record in records[:NEWEST]
+        if (result := record.tier.result) is not None and result.tests
+    ]
+    return max(0.0, median(rest)) if rest else 0.0
 
 
 def _fewest(units: Sequence[Unit], without: Callable[[Iterable[int]], float], room: float) -> list[int]:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import __version__
-from orchestrator.console import open_streams, say
+from orchestrator.console import open_streams, say, say_bytes
 from orchestrator.errors import ConfigError, ExitCode, InfrastructureError, MltiersError, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.environment import Environment
     from orchestrator.github import GitHub
+    from orchestrator.history_commands import Past
     from orchestrator.prepare import Hands, Options
     from orchestrator.process import Cancellation
     from orchestrator.publish import Published
@@ -109,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     _line_options(report)
     _publish_options(report)
 
+    _history_commands(_command(commands, "history", _history, "show, compact or export what earlier runs left"))
+
     _command(commands, "schema", _schema, "print the JSON Schema of ml-tiers.yml")
 
     init = _command(commands, "init", _init, "look at this repository's tests and write a first ml-tiers.yml")
@@ -126,6 +129,21 @@ def _command(
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(command=function)
     return parser
+
+
+def _history_commands(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
+    show = actions.add_parser("show", help="newest runs, slowest and flaky tests, and where the durations are going")
+    show.add_argument("tier", nargs="?", metavar="TIER")
+    show.add_argument("--advice", action="store_true", help="print, for `git apply`, what moves tests to a slower tier")
+    show.add_argument("--json", action="store_true", help="print one JSON document")
+    compact = actions.add_parser("compact", help="keep old runs as sketches (it happens by itself when it is due)")
+    export = actions.add_parser("export", help="print everything, one run (JSON) or one test (CSV) a line")
+    export.add_argument("--format", choices=("json", "csv"), default="json")
+    export.add_argument("--out", type=Path, metavar="FILE", help="write it there instead")
+    for action in (show, compact, export):
+        action.add_argument("--config", type=Path, default=Path("ml-tiers.yml"), metavar="PATH")
+        action.add_argument("--branch", action="store_true", help="of the branch at `origin`, not of the folder here")
 
 
 def _line_options(parser: argparse.ArgumentParser) -> None:
@@ -245,6 +263,53 @@ def _conclude(arguments: argparse.Namespace, line: Callable[[Options, Hands], Pu
     return run.exit_code
 
 
+def _history(arguments: argparse.Namespace) -> ExitCode:
+    from orchestrator import history_commands as history
+
+    environment = _read_environment()
+    past = history.open_past(arguments.config, branch=arguments.branch, environment=environment)
+    if arguments.action == "compact":
+        say(history.compact_past(past, now=time.time()) + "\n")
+        return ExitCode.PASSED
+    if arguments.action == "show":
+        return _show_history(arguments, past)
+    notes: list[str] = []
+    lines = history.export_past(past, form=arguments.format, notes=notes)
+    if arguments.out is not None:
+        history.write_export(lines, arguments.out)
+    else:
+        for line in lines:
+            say(line)
+    for note in notes:
+        _talk(note)
+    return ExitCode.PASSED
+
+
+def _show_history(arguments: argparse.Namespace, past: Past) -> ExitCode:
+    from orchestrator import history_commands as history
+    from orchestrator.render.past import past_document, render_past
+
+    tiers, notes = history.show(past, arguments.tier, advice=arguments.advice)
+    edit, by_hand = history.advice_edit(past, tiers, arguments.config) if arguments.advice else (b"", [])
+    if arguments.json:
+        document = past_document(tiers, notes=notes)
+        if arguments.advice:
+            document |= {"edit": edit.decode(errors="replace"), "by_hand": by_hand}
+        say(json.dumps(document) + "\n")
+        return ExitCode.PASSED
+    text = render_past(tiers, now=time.time(), notes=notes)
+    if not arguments.advice:
+        say(text)
+        return ExitCode.PASSED
+    _talk(text)  # standard output is for `git apply`
+    if not any(tier.move for tier in tiers):
+        _talk("no tier is known to take more than 80% of its budget: nothing has to move")
+    for line in by_hand:
+        _talk(f"by hand: {line}")
+    say_bytes(edit)
+    return ExitCode.PASSED
+
+
 def _schema(_: argparse.Namespace) -> ExitCode:
     from orchestrator.config import json_schema
 
@@ -287,15 +352,21 @@ def _options(arguments: argparse.Namespace) -> Options:
     )
 
 
-def _hands(cancel: Cancellation) -> Hands:
+def _read_environment() -> Environment:
     from orchestrator.environment import SECRET_VARIABLES, Environment
-    from orchestrator.prepare import Hands
 
     environment = Environment.read(os.environ, terminal=sys.stderr.isatty())
     if environment.token is not None:
         from orchestrator.veil import veil_environment
 
         veil_environment(SECRET_VARIABLES)
+    return environment
+
+
+def _hands(cancel: Cancellation) -> Hands:
+    from orchestrator.prepare import Hands
+
+    environment = _read_environment()
     return Hands(
         environment=environment,
         talk=sys.stderr,

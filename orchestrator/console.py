@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from io import FileIO, TextIOWrapper
 
 from orchestrator.errors import InfrastructureError
@@ -45,8 +46,17 @@ def open_streams() -> None:
 
 def say(text: str) -> None:
     """Write results to standard output, now. Raises InfrastructureError where they cannot be delivered."""
+    _deliver(lambda: sys.stdout.write(text))
+
+
+def say_bytes(data: bytes) -> None:
+    """The same of a file's own bytes, in whatever encoding."""
+    _deliver(lambda: sys.stdout.buffer.write(data))
+
+
+def _deliver(write: Callable[[], object]) -> None:
     try:
-        sys.stdout.write(text)
+        write()
         sys.stdout.flush()
     except BrokenPipeError:
         _silence(sys.stdout.fileno())

@@ -26,7 +26,7 @@ _SKIPPED_FOLDERS = frozenset({
 def scan(root: Path) -> RepositoryFacts:
     """The facts of the repository (or of the part of it) below ``root``."""
     notes: list[str] = []
-    settings = _pytest_settings(root, notes)
+    settings = pytest_settings(root, notes)
     files: list[PythonFile] = []
     for path in _python_files(root, notes):
         name = path.relative_to(root).as_posix()
@@ -118,7 +118,7 @@ def _is_test(path: str, settings: PytestSettings) -> bool:
 # --- pytest's configuration ----------------------------------------------------------------------------------------
 
 
-def _pytest_settings(root: Path, notes: list[str]) -> PytestSettings:
+def pytest_settings(root: Path, notes: list[str]) -> PytestSettings:
     """The first file that pytest itself would take, in its order."""
     for name, section in (
         ("pytest.toml", ("pytest",)),

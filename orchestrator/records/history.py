@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.model import TestOutcome, Verdict
 from orchestrator.records import Record
+from orchestrator.records.names import NO_COMMIT
 
 SAMPLES = 10  # newest durations that an estimate is made of
 # A test that failed may have stopped early, one that was stopped did stop early: neither says what it takes.
@@ -77,6 +78,41 @@ def failures(records: Sequence[Record]) -> dict[str, int]:
             if test.outcome.bad or test.attempts:
                 counts[test.node_id] = counts.get(test.node_id, 0) + 1
     return counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flakiness:
+    """A test that failed and passed on the same code: in one run, tried again, or in two runs of a commit."""
+
+    node_id: str
+    flakes: int  # runs in which it did
+    runs: int  # in which it was executed
+
+
+def flakiness(records: Sequence[Record], sketched: Mapping[str, tuple[int, int]]) -> tuple[Flakiness, ...]:
+    """The flaky tests, the worst first. ``sketched``: (flakes, runs) by node id of what is no longer in ``records``."""
+    flakes = {node_id: number for node_id, (number, _) in sketched.items()}
+    runs = {node_id: number for node_id, (_, number) in sketched.items()}
+    passed: set[tuple[str, str]] = set()
+    failed: dict[tuple[str, str], int] = {}
+    for record in records:
+        for test in record.tier.result.tests if record.tier.result is not None else ():
+            if not test.outcome.executed:
+                continue
+            runs[test.node_id] = runs.get(test.node_id, 0) + 1
+            if test.attempts and not test.outcome.bad:
+                flakes[test.node_id] = flakes.get(test.node_id, 0) + 1
+            elif record.sha != NO_COMMIT and test.outcome.bad:
+                failed[record.sha, test.node_id] = failed.get((record.sha, test.node_id), 0) + 1
+            else:
+                passed.add((record.sha, test.node_id))
+    for (sha, node_id), number in failed.items():
+        if (sha, node_id) in passed:
+            flakes[node_id] = flakes.get(node_id, 0) + number
+    found = [
+        Flakiness(node_id=node_id, flakes=number, runs=runs[node_id]) for node_id, number in flakes.items() if number
+    ]
+    return tuple(sorted(found, key=lambda test: (-test.flakes, test.node_id)))
 
 
 def newest_per_tier(records: Sequence[Record]) -> dict[str, Record]:

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.advice import Move, destination, makespan, moves, split_node_id, units_of
 from orchestrator.config import parse_config
 from orchestrator.config.markers import names_in, selects
-from orchestrator.model import TestOutcome
+from orchestrator.model import Ending, TestOutcome, Verdict
 from orchestrator.records import Record
 from orchestrator.records.contexts import contexts_of
 from tests.support.past import past, result_of
@@ -38,7 +38,6 @@ def test_the_fewest_tests_are_moved_that_bring_it_under_four_fifths() -> None:
     assert moved(move) == ["t.py::test_14", "t.py::test_13"]
     assert move is not None
     assert (move.seconds, move.after, move.moved) == (pytest.approx(105), pytest.approx(78), 27)
-    assert move.enough
 
 
 def test_on_workers_what_counts_is_the_fullest_one() -> None:
@@ -54,9 +53,34 @@ def test_what_a_run_takes_beside_its_tests_stays() -> None:
     assert moved(move) == ["t.py::test_a", "t.py::test_b"]
     assert move is not None
     assert move.after == pytest.approx(75)
+
+
+def test_where_the_start_alone_takes_too_long_nothing_is_moved() -> None:
     move = moves("unit", tier_of({"t.py::test_a": 10.0}, beside=95), budget=100)
     assert move is not None
-    assert not move.enough
+    assert move.units == ()
+    assert move.beside == pytest.approx(95)
+
+
+def test_a_tier_that_never_comes_to_its_end_is_advised_by_what_its_tests_took() -> None:
+    done = {f"t.py::test_{n}": 10.0 for n in range(8)}
+    hung = result_of("t.py::test_hung", 25.0, TestOutcome.UNFINISHED)
+    tests = [*(result_of(node_id, took) for node_id, took in done.items()), hung]
+    stopped = past([100.0] * 3, tests=tests, ending=Ending.DEADLINE, exit_code=None, verdict=Verdict.OVER_BUDGET)
+    move = moves("unit", stopped, budget=100)
+    assert moved(move) == ["t.py::test_hung"]
+    assert move is not None
+    assert (move.seconds, move.after) == (pytest.approx(105), pytest.approx(80))
+    slow_to_start = past([100.0] * 3, tests=tests[:4], ending=Ending.DEADLINE, exit_code=None)  # 60 s beside 40 s
+    assert moved(moves("unit", slow_to_start, budget=100)) == ["t.py::test_0", "t.py::test_1"]
+
+
+def test_what_a_stopped_run_did_not_reach_is_still_there() -> None:
+    before = tier_of({"t.py::test_a": 40.0, "t.py::test_b": 40.0, "t.py::test_c": 5.0})
+    reached = [result_of("t.py::test_a", 90.0)]
+    stopped = past([100.0], tests=reached, ending=Ending.DEADLINE, exit_code=None, verdict=Verdict.OVER_BUDGET)
+    units, _ = units_of([*stopped, *before])
+    assert {unit.name for unit in units} == {"t.py::test_a", "t.py::test_b", "t.py::test_c"}
 
 
 def test_parameters_of_a_function_move_together() -> None:
