@@ -27,7 +27,7 @@ from orchestrator.model import (
     Verdict,
 )
 from orchestrator.readers.coverage import combine, leave_out, patch_coverage
-from orchestrator.render.benchmarks import interval, percent
+from orchestrator.render.benchmarks import interval, moved
 
 # pytest's exit codes: 0 all passed, 1 some failed, 2 interrupted (also: a file could not be collected),
 # 3 internal error, 4 usage error, 5 nothing collected.
@@ -219,7 +219,7 @@ def _slower(plan: TierPlan, result: TierResult) -> Iterator[str]:
         return
     slower = [change for change in result.comparison.changes if change.change is Change.SLOWER]
     for change in slower[:_LISTED]:
-        far = f"{percent(change.ratio)} ({interval(change)})"
+        far = f"{moved(change)} ({interval(change)})"
         yield f"{change.name} got slower: {far}, beyond the gate of {plan.gate:g}%"
     if len(slower) > _LISTED:
         yield f"and {len(slower) - _LISTED} more benchmarks got slower"

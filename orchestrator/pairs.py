@@ -102,6 +102,8 @@ class _Run:
 
     def compare(self, found: Comparison, wanted: list[str], over: set[str], changed: set[str]) -> Comparison:
         rehearsal = self._block(seed=self._bench.seed, tests=wanted, visits=1)
+        if rehearsal is None:
+            raise IncomparableError("the budget left too little time to run base and head even once")
         check_sides(
             rehearsal["sides"],
             names=importable_names(self._bench.root, self._bench.source),
@@ -121,23 +123,20 @@ class _Run:
         gate = RESOLUTION if self._bench.tier.gate is None else self._bench.tier.gate
         changes = []
         for test in tests:
-            if not values[test]:
-                continue
-            told = estimate(values[test], gate=gate, benchmarks=len(tests))
+            told = estimate(values[test], gate=gate, benchmarks=len(tests)) if values[test] else None
             changes.append(
                 BenchmarkChange(
                     name=test,
-                    change=told.change,
-                    ratio=told.ratio,
-                    low=told.low,
-                    high=told.high if told.high < float("inf") else None,
-                    blocks=told.blocks,
-                    seconds=median(seconds[test]),
+                    change=told.change if told else Change.UNDECIDED,
+                    ratio=told.ratio if told else 1.0,
+                    low=told.low if told else 0.0,
+                    high=told.high if told and told.high < float("inf") else None,
+                    blocks=told.blocks if told else 0,
+                    seconds=median(seconds[test]) if told else 0.0,
                     edited=test in edited,
                 )
             )
-        open_ones = [change for change in changes if change.change is Change.UNDECIDED]
-        if tests and (open_ones or len(changes) < len(tests)) and blocks < least_blocks(len(tests)):
+        if tests and blocks < least_blocks(len(tests)):
             notes.append(
                 f"the budget allowed {plural(blocks, 'pair')} of runs; nothing can be decided before "
                 f"{least_blocks(len(tests))}"
@@ -159,7 +158,10 @@ class _Run:
             expected = starting + per_visit * len(left) * visits
             if time.monotonic() + 1.2 * expected > self._until or self._bench.cancel.is_set:
                 break
-            last = self._block(seed=self._bench.seed + 1 + blocks, tests=left, visits=visits)
+            block = self._block(seed=self._bench.seed + 1 + blocks, tests=left, visits=visits)
+            if block is None:
+                break
+            last = block
             blocks += 1
             for test, pairs in _pairs(last).items():
                 values[test].append(block_value(pairs))
@@ -167,8 +169,8 @@ class _Run:
             self._bench.say(f"{plural(blocks, 'pair')} of runs, {len(left)} of {len(tests)} benchmarks undecided")
         return values, seconds, blocks
 
-    def _block(self, *, seed: int, tests: Sequence[str], visits: int) -> dict[str, Any]:
-        """One block. Raises IncomparableError where a side does not come to its end."""
+    def _block(self, *, seed: int, tests: Sequence[str], visits: int) -> dict[str, Any] | None:
+        """One block; None where the time was up before its end. Raises IncomparableError where a side gave up."""
         result, order = self._folder / "block.json", self._folder / "order.json"
         result.unlink(missing_ok=True)
         order.write_text(json.dumps(self._order(seed, tests, visits, result)), encoding="utf-8")
@@ -179,6 +181,8 @@ class _Run:
             deadline=max(0.1, self._until - time.monotonic()),
             cancel=self._bench.cancel,
         )
+        if done.ending is Ending.DEADLINE:
+            return None
         if done.ending is not Ending.EXITED:
             raise IncomparableError(f"base and head were stopped while they ran ({done.ending})")
         if not result.exists():

@@ -19,8 +19,7 @@ def short_time(seconds: float) -> str:
 def tally(comparison: Comparison) -> str:
     """``1 slower, 2 faster, 9 same``: every benchmark that was compared is counted."""
     counted = Counter(change.change for change in comparison.changes)
-    shown = [f"{counted[change]} {change}" for change in Change if counted[change]]
-    return ", ".join(shown) or "none compared"
+    return ", ".join(f"{counted[change]} {change}" for change in Change if counted[change])
 
 
 def against(comparison: Comparison) -> str:
@@ -34,7 +33,7 @@ def headline(comparison: Comparison) -> str:
         return f"not compared with {against(comparison)}: {comparison.problem}"
     gate = f", gate {comparison.gate:g}%" if comparison.gate is not None else ""
     pairs = f", {comparison.blocks} pairs of runs" if comparison.blocks else ""
-    return f"{tally(comparison)} against {against(comparison)}{gate}{pairs}"
+    return f"{tally(comparison) or 'none compared'} against {against(comparison)}{gate}{pairs}"
 
 
 def telling(comparison: Comparison) -> list[BenchmarkChange]:
@@ -43,13 +42,15 @@ def telling(comparison: Comparison) -> list[BenchmarkChange]:
     return sorted(rows, key=lambda change: (_ORDER.index(change.change), -change.ratio, change.name))
 
 
-def factor(change: BenchmarkChange) -> str:
-    """How head's time compares with base's: ``+21%``."""
-    return percent(change.ratio)
+def moved(change: BenchmarkChange) -> str:
+    """How head's time compares with base's: ``+21.0%``."""
+    return percent(change.ratio) if change.blocks else "?"
 
 
 def interval(change: BenchmarkChange) -> str:
     """``+18% to +24%``; an end of which nothing is known is left open."""
+    if not change.low and change.high is None:
+        return "not known yet"
     low = percent(change.low) if change.low else "?"
     return f"{low} to {percent(change.high) if change.high is not None else '?'}"
 

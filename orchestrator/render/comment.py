@@ -7,9 +7,8 @@ cut. The report in the artifact has everything.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.judge import floor_percent
 from orchestrator.model import (
@@ -19,19 +18,21 @@ from orchestrator.model import (
     Ending,
     RunVerdict,
     TestOutcome,
-    TestResult,
     TierVerdict,
     Verdict,
 )
-from orchestrator.render.benchmarks import headline, interval, percent, remarks, short_time, telling
+from orchestrator.render.benchmarks import headline, interval, moved, remarks, short_time, telling
+from orchestrator.render.causes import failures, flakes, insight_of, slow
 from orchestrator.render.words import (
     SYMBOLS,
     budget,
     code,
     code_block,
     counts,
+    details,
     duration,
     gap_words,
+    gpu_minutes,
     html_code,
     line_ranges,
     plural,
@@ -87,6 +88,7 @@ def marker(config_id: str) -> str:
 
 def render_comment(run: RunVerdict, *, links: Links, limit: int = COMMENT_LIMIT) -> str:
     """The document as Markdown, at most ``limit`` bytes of UTF-8, ending in a line feed."""
+    run = replace(run, insight=insight_of(run))
     text = ""
     for step, detail in enumerate(_LADDER):
         shortened = "" if step == 0 else "\n\nShortened to fit. " + _more(links)
@@ -108,8 +110,11 @@ def _more(links: Links) -> str:
 
 def _body(run: RunVerdict, links: Links, detail: _Detail) -> str:
     parts: list[str] = [_headline(run), _table(run, detail), *_notes(run), *_coverage(run, detail)]
-    parts += _failures(run, detail)
+    found = insight_of(run)
+    parts += failures(found, most=detail.failures, lines=detail.excerpt_lines)
+    parts += flakes(found, most=detail.failures, lines=detail.excerpt_lines)
     parts += _benchmarks(run, detail)
+    parts += slow(found, most=detail.failures)
     parts += _skips(run, detail)
     parts += _deferred(run, detail)
     parts.append(_footer(run, links))
@@ -152,6 +157,11 @@ def _notes(run: RunVerdict) -> Iterator[str]:
         lines += [f"- {code(tier.name)}: {sentence(note)}" for note in tier.plan.notes]
         if told := surprise(tier.plan, tier.result):
             lines.append(f"- {code(tier.name)}: {sentence(told)}")
+        if tier.result is not None and (cost := gpu_minutes(tier.plan, tier.result.seconds)):
+            before = tier.plan.predicted_seconds
+            lines.append(f"- {code(tier.name)}: {cost} used" + (
+                f", {gpu_minutes(tier.plan, before)} expected" if before is not None else ""
+            ))  # fmt: skip
     lines += [f"- {sentence(note)}" for note in run.plan.notes]
     if lines:
         yield "\n".join(lines)
@@ -177,38 +187,7 @@ def _coverage(run: RunVerdict, detail: _Detail) -> Iterator[str]:
         if hidden := len(patch.uncovered) - len(listed):
             rows.append(f"- and {plural(hidden, 'more file')}")
         lines = sum(len(numbers) for numbers in patch.uncovered.values())
-        yield _details(f"{plural(lines, 'changed line')} not covered", "\n".join(rows))
-
-
-def _failures(run: RunVerdict, detail: _Detail) -> Iterator[str]:
-    found = [(tier, test) for tier in run.tiers if tier.result for test in tier.result.tests if test.outcome.bad]
-    if not found:
-        return
-    shown = found[: detail.failures]
-    yield f"#### {plural(len(found), 'failing test')}"
-    if detail.excerpt_lines:
-        yield from (_failure(tier, test, detail) for tier, test in shown)
-    elif shown:
-        yield "\n".join(
-            f"- {code(test.node_id)} ({code(tier.name)}): {sentence(_cause(test), limit=200)}" for tier, test in shown
-        )
-    if hidden := len(found) - len(shown):
-        yield f"{'and ' if shown else ''}{plural(hidden, 'more failing test')}, listed in the report."
-
-
-def _failure(tier: TierVerdict, test: TestResult, detail: _Detail) -> str:
-    title = f"{html_code(test.node_id)} · {html_code(_cause(test), limit=160)}"
-    parts = [f"tier {code(tier.name)}" + (f", worker {code(test.worker)}" if test.worker else "")]
-    if test.text or test.message:
-        parts.append(code_block(test.text or test.message or "", lines=detail.excerpt_lines))
-    parts.append(f"Run it again: {code('python -m pytest ' + shlex.quote(test.node_id))}")
-    return _details(title, "\n\n".join(parts), title_is_html=True)
-
-
-def _cause(test: TestResult) -> str:
-    if test.outcome is TestOutcome.UNFINISHED:
-        return test.message or f"was running for {duration(test.seconds)} when the tier was stopped"
-    return test.message or str(test.outcome)
+        yield details(f"{plural(lines, 'changed line')} not covered", "\n".join(rows))
 
 
 def _benchmarks(run: RunVerdict, detail: _Detail) -> Iterator[str]:
@@ -227,7 +206,7 @@ def _measured(name: str, benchmarks: Sequence[Benchmark]) -> str:
     rows += [f"| {code(b.name)} | {short_time(b.minimum)} | {short_time(b.median)} | {b.rounds} |" for b in listed]
     if hidden := len(benchmarks) - len(listed):
         rows.append(f"| and {plural(hidden, 'more benchmark')} | | | |")
-    return _details(f"{plural(len(benchmarks), 'benchmark')} in {name}", "\n".join(rows))
+    return details(f"{plural(len(benchmarks), 'benchmark')} in {name}", "\n".join(rows))
 
 
 def _comparison(name: str, comparison: Comparison, detail: _Detail) -> Iterator[str]:
@@ -237,7 +216,7 @@ def _comparison(name: str, comparison: Comparison, detail: _Detail) -> Iterator[
     if found := telling(comparison):
         rows = ["| benchmark | change | time | 99% interval | now |", "|---|---|--:|---|--:|"]
         rows += [
-            f"| {code(one.name)} | {_CHANGED[one.change]} {one.change} | {percent(one.ratio)} "
+            f"| {code(one.name)} | {_CHANGED[one.change]} {one.change} | {moved(one)} "
             f"| {interval(one)} | {short_time(one.seconds)} |"
             for one in found[:most]
         ]
@@ -248,7 +227,7 @@ def _comparison(name: str, comparison: Comparison, detail: _Detail) -> Iterator[
     if said := remarks(comparison, most=most):
         yield "\n".join(f"- {sentence(remark)}" for remark in said)
     if comparison.detail and detail.excerpt_lines:
-        yield _details("What it printed last", code_block(comparison.detail, lines=detail.excerpt_lines))
+        yield details("What it printed last", code_block(comparison.detail, lines=detail.excerpt_lines))
 
 
 def _skips(run: RunVerdict, detail: _Detail) -> Iterator[str]:
@@ -263,7 +242,7 @@ def _skips(run: RunVerdict, detail: _Detail) -> Iterator[str]:
     rows = [f"- {number} × {sentence(reason, limit=200)}" for reason, number in ranked[: detail.skips]]
     if (hidden := len(ranked) - detail.skips) > 0:
         rows.append(f"- and {plural(hidden, 'more reason')}")
-    yield _details(f"{plural(sum(reasons.values()), 'test')} skipped", "\n".join(rows))
+    yield details(f"{plural(sum(reasons.values()), 'test')} skipped", "\n".join(rows))
 
 
 def _deferred(run: RunVerdict, detail: _Detail) -> Iterator[str]:
@@ -276,7 +255,7 @@ def _deferred(run: RunVerdict, detail: _Detail) -> Iterator[str]:
         if (hidden := len(waiting) - len(rows)) > 0:
             rows.append(f"- and {hidden} more, named in the report")
         title = f"{plural(len(waiting), 'test')} of {html_code(tier.name)} deferred to the next nightly"
-        yield _details(title, "\n".join(rows), title_is_html=True)
+        yield details(title, "\n".join(rows), title_is_html=True)
 
 
 def _footer(run: RunVerdict, links: Links) -> str:
@@ -284,8 +263,3 @@ def _footer(run: RunVerdict, links: Links) -> str:
     parts = [f"commit {event.sha[:10]}" if event.sha else "no commit", event.name, code(run.plan.config_path)]
     parts += [f"[{name}]({url})" for name, url in (("run", links.run), ("report", links.report)) if url]
     return f"<sub>{' · '.join(parts)}</sub>"
-
-
-def _details(title: str, body: str, *, title_is_html: bool = False) -> str:
-    head = title if title_is_html else sentence(title)
-    return f"<details><summary>{head}</summary>\n\n{body}\n\n</details>"

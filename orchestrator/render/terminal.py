@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from orchestrator.judge import floor_percent
-from orchestrator.model import Ending, RunVerdict, TierVerdict, Verdict
-from orchestrator.render.benchmarks import headline, interval, percent, remarks, telling
+from orchestrator.model import Ending, Insight, RunVerdict, Standing, TierVerdict, Verdict
+from orchestrator.render.benchmarks import headline, interval, moved, remarks, telling
+from orchestrator.render.causes import insight_of
 from orchestrator.render.words import SYMBOLS, budget, counts, duration, plural, shorten, surprise, visible
 
 _LISTED = 20
@@ -20,7 +23,7 @@ _BAD = "31"
 def render_terminal(run: RunVerdict, *, width: int, color: bool) -> str:
     """The table of tiers, why anything is not simply passed, and the failing tests; ends in a line feed.
 
-    ``width`` is in columns; nothing but reasons may be longer. ``color``: with ANSI colours.
+    ``width`` is in columns; nothing but reasons and commands may be longer. ``color``: with ANSI colours.
     """
     header = ("tier", "verdict", "tests", "time / budget", "coverage")
     rows = [header, *(_row(tier) for tier in run.tiers)]
@@ -32,7 +35,10 @@ def render_terminal(run: RunVerdict, *, width: int, color: bool) -> str:
             cells[1] = _paint(cells[1], tier.verdict, color=color)
         lines.append(f"{SYMBOLS[tier.verdict] if tier is not None else '  '} {'  '.join(cells).rstrip()}")
     lines += _reasons(run)
-    lines += _failures(run, width)
+    found = insight_of(run)
+    lines += _failures(found, width)
+    lines += _flakes(found, width)
+    lines += _slower(found, width)
     lines += _comparisons(run)
     lines += ["", _paint(_headline(run), run.verdict, color=color)]
     return "\n".join(lines) + "\n"
@@ -64,15 +70,48 @@ def _notes(tier: TierVerdict) -> tuple[str, ...]:
     return (*(tier.result.notes if tier.result is not None else ()), *((told,) if told else ()))
 
 
-def _failures(run: RunVerdict, width: int) -> list[str]:
-    bad = [(tier, test) for tier in run.tiers if tier.result for test in tier.result.tests if test.outcome.bad]
+def _failures(found: Insight, width: int) -> list[str]:
     lines = []
-    for tier, test in bad[:_LISTED]:
-        said = f" · {visible(test.message)}" if test.message else ""
-        lines.append("  " + shorten(f"{tier.name}: {test.outcome} {visible(test.node_id)}{said}", max(40, width - 2)))
-    if len(bad) > _LISTED:
-        lines.append(f"  and {len(bad) - _LISTED} more, listed in the report")
+    for cause in found.causes[:_LISTED]:
+        first = cause.tests[0]
+        tiers = ", ".join(cause.tiers[:3])
+        said = f" · {visible(first.message)}" if first.message else ""
+        lines.append("  " + shorten(f"{tiers}: {first.outcome} {visible(first.node_id)}{said}", max(40, width - 2)))
+        if (others := len(cause.tests) - 1) > 0:
+            lines.append(f"    and {plural(others, 'more test')} with the same cause")
+        remarks = [str(cause.standing)] if cause.standing is not Standing.UNKNOWN else []
+        lines += _within("    " + " · ".join([*remarks, *map(visible, cause.remarks)]), width)
+        lines.append(f"    {visible(cause.rerun)}")
+    if (hidden := len(found.causes) - _LISTED) > 0:
+        lines.append(f"  and {plural(hidden, 'more cause')}, listed in the report")
     return ["", *lines] if lines else []
+
+
+def _flakes(found: Insight, width: int) -> list[str]:
+    lines = []
+    for flake in found.flakes[:_LISTED]:
+        said = " · ".join(map(visible, flake.remarks))
+        lines += _within(f"  {', '.join(flake.tiers[:3])}: flaky {visible(flake.test.node_id)} · {said}", width)
+        excerpt = visible(flake.excerpt, newlines=True).splitlines()
+        lines += [shorten(f"    | {line}", max(40, width)) for line in excerpt]
+    if (hidden := len(found.flakes) - _LISTED) > 0:
+        lines.append(f"  and {plural(hidden, 'more flaky test')}, listed in the report")
+    return ["", *lines] if lines else []
+
+
+def _slower(found: Insight, width: int) -> list[str]:
+    lines = []
+    for one in found.slower[:_LISTED]:
+        took = f"{duration(one.seconds)}, usually {duration(one.before)}"
+        lines += _within(f"  {one.tier}: slower {visible(one.node_id)} · {took}", width)
+    return ["", *lines] if lines else []
+
+
+def _within(line: str, width: int) -> list[str]:
+    """The line, folded at spaces: half a sentence is worth nothing."""
+    return textwrap.wrap(
+        line, max(40, width), subsequent_indent="      ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _comparisons(run: RunVerdict) -> list[str]:
@@ -84,9 +123,7 @@ def _comparisons(run: RunVerdict) -> list[str]:
             continue
         found = telling(comparison)
         lines += ["", f"  {tier.name}: benchmarks: {visible(headline(comparison))}"]
-        lines += [
-            f"    {one.change} {visible(one.name)}: {percent(one.ratio)} ({interval(one)})" for one in found[:_LISTED]
-        ]
+        lines += [f"    {one.change} {visible(one.name)}: {moved(one)} ({interval(one)})" for one in found[:_LISTED]]
         if len(found) > _LISTED:
             lines.append(f"    and {len(found) - _LISTED} more, listed in the report")
         lines += [f"    {visible(remark)}" for remark in remarks(comparison, most=_LISTED)]

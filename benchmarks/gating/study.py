@@ -1,0 +1,168 @@
+"""What each rule makes of recorded blocks, put together anew thousands of times; every rate with its 95 % interval.
+
+A simulated suite draws runs of consecutive blocks from the recording (mean length four, so that what lasts longer than
+a block stays together), with replacement. What a rate is uncertain by has two sources, and the wider interval of the
+two is given: how many suites were simulated (Clopper–Pearson), and which blocks happened to be recorded (the same
+simulation on recordings drawn from the recording).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.gating.rules import PEERS, Block, Rule, ours, values, visits_of
+from orchestrator.model import Change
+
+RUN_LENGTH = 4
+RECORDINGS = 100  # drawn from the recording
+SUITES = 20  # simulated on each of them
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often something happened, in percent, with its 95 % interval."""
+
+    share: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.share:.1f} % ({100 * self.low:.1f}–{100 * self.high:.1f})"
+
+
+def clopper_pearson(hits: int, trials: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share."""
+
+    def at_most(p: float, k: int) -> float:
+        if p <= 0 or p >= 1:
+            return 1.0 if p <= 0 else float(k >= trials)
+        logs = [
+            math.lgamma(trials + 1) - math.lgamma(i + 1) - math.lgamma(trials - i + 1)
+            + i * math.log(p) + (trials - i) * math.log1p(-p)
+            for i in range(k + 1)
+        ]  # fmt: skip
+        return math.fsum(math.exp(log) for log in logs)
+
+    def solve(fits: Callable[[float], bool]) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low
+
+    low = 0.0 if hits == 0 else solve(lambda p: 1 - at_most(p, hits - 1) < 0.025)
+    high = 1.0 if hits == trials else solve(lambda p: at_most(p, hits) > 0.025)
+    return low, high
+
+
+def rate(shares: Sequence[Sequence[bool]]) -> Rate:
+    """``shares``: for each drawn recording, what happened in each suite simulated on it."""
+    flat = [hit for suites in shares for hit in suites]
+    low, high = clopper_pearson(sum(flat), len(flat))
+    means = sorted(sum(suites) / len(suites) for suites in shares)
+    edge = int(0.025 * len(means))
+    return Rate(sum(flat) / len(flat), min(low, means[edge]), max(high, means[-1 - edge]))
+
+
+def runs(count: int, population: Sequence[int], rng: random.Random) -> list[int]:
+    """``count`` members of a population, in runs of neighbours (round its end), each run as long as chance has it."""
+    chosen: list[int] = []
+    position = 0
+    while len(chosen) < count:
+        position = rng.randrange(len(population)) if rng.random() < 1 / RUN_LENGTH or not chosen else position + 1
+        chosen.append(population[position % len(population)])
+    return chosen
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of simulated suites: those with a false alarm, those whose slowdown was found, and what they took."""
+
+    alarms: Rate
+    slowed: Rate
+    undecided: float  # share of benchmarks
+    blocks: float  # mean over suites of the most that any benchmark needed
+
+
+class Study:
+    """A recording, and what the rules make of it."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self.blocks = blocks
+        self.tests = sorted({visit["test"] for visit in blocks[0]["visits"]})
+        self._values = {
+            (test, base, head): values(blocks, test, base, head)
+            for test in self.tests
+            for base, head in (("base", "same"), ("base", "+10%"), ("base", "+20%"))
+        }
+
+    def ours(self, *, gate: float, head: str, limit: int, scale: float = 1.0, seed: int = 1) -> Found:
+        """Suites in which one benchmark, another each time, is the ``head``'s and all others are equal.
+
+        ``limit``: blocks that the time allows. ``scale``: by what the slowed benchmark's times are multiplied.
+        """
+        rng = random.Random(seed)
+        alarms, slowed, open_ones, needed = [], [], 0, 0
+        for _ in range(RECORDINGS):
+            drawn = runs(len(self.blocks), range(len(self.blocks)), rng)
+            alarms.append([])
+            slowed.append([])
+            for _ in range(SUITES):
+                chosen = runs(limit, drawn, rng)
+                victim = rng.choice(self.tests)
+                signs = [rng.choice((-1, 1)) for _ in chosen]  # which of two equal processes is called the base
+                told = {}
+                for test in self.tests:
+                    if test == victim and (head != "same" or scale != 1.0):
+                        own = [self._values[test, "base", head][index] + math.log(scale) for index in chosen]
+                    else:
+                        null = self._values[test, "base", "same"]
+                        own = [sign * null[index] for sign, index in zip(signs, chosen, strict=True)]
+                    told[test] = ours(own, gate=gate, benchmarks=len(self.tests))
+                others = [change for test, (change, _) in told.items() if test != victim or head == "same"]
+                alarms[-1].append(Change.SLOWER in others)
+                slowed[-1].append(told[victim][0] is Change.SLOWER)
+                open_ones += sum(change is Change.UNDECIDED for change, _ in told.values())
+                needed += max(blocks for _, blocks in told.values())
+        suites = RECORDINGS * SUITES
+        return Found(rate(alarms), rate(slowed), open_ones / suites / len(self.tests), needed / suites)
+
+    def peer(self, rule: Rule, *, head: str, seed: int = 1) -> tuple[Rate, Rate]:
+        """A peer's false alarms over suites of equals, and how often it finds one slowed benchmark."""
+        rng = random.Random(seed)
+        # One look at each block for each benchmark: what a rule says of one block does not depend on the others.
+        single = rule.blocks == 1
+        verdicts = {
+            (test, pair): [rule.slower([visits_of(block, test, *pair)]) for block in self.blocks]
+            for test in self.tests
+            for pair in (("base", "same"), ("same", "base"), ("base", head))
+            if single
+        }
+        seen = {
+            (test, pair): [visits_of(block, test, *pair) for block in self.blocks]
+            for test in self.tests
+            for pair in (("base", "same"), ("same", "base"), ("base", head))
+            if not single
+        }
+        alarms, slowed = [], []
+        for _ in range(RECORDINGS):
+            drawn = runs(len(self.blocks), range(len(self.blocks)), rng)
+            alarms.append([])
+            slowed.append([])
+            for _ in range(SUITES):
+                chosen = runs(rule.blocks, drawn, rng)
+                pair = rng.choice((("base", "same"), ("same", "base")))
+                victim = rng.choice(self.tests)
+                if single:
+                    alarms[-1].append(any(verdicts[test, pair][chosen[0]] for test in self.tests))
+                    slowed[-1].append(verdicts[victim, ("base", head)][chosen[0]])
+                else:
+                    alarms[-1].append(any(rule.slower([seen[t, pair][i] for i in chosen]) for t in self.tests))
+                    slowed[-1].append(rule.slower([seen[victim, ("base", head)][i] for i in chosen]))
+        return rate(alarms), rate(slowed)
+
+
+__all__ = ["PEERS", "Found", "Rate", "Study"]

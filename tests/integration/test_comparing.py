@@ -1,0 +1,185 @@
+"""Benchmarks of a change against its base, with real pytests and a real git: what is compared, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support.project import Done, Project
+
+CONFIG = """\
+version: 1
+source: [src]
+tiers:
+  speed:
+    paths: [tests/benchmarks]
+    budget: 5m
+    python: {python}
+    env: {{{env}}}
+    benchmark: {{gate: 10%}}
+"""
+CORE = """\
+def quick(n):
+    return sum(i * i for i in range(n))
+
+
+def slow(n):
+    return sum(i * i for i in range(n))
+"""
+SPEED = """\
+from work.core import quick, slow
+
+
+def test_quick(benchmark):
+    benchmark(quick, 500)
+
+
+def test_slow(benchmark):
+    benchmark(slow, 500)
+"""
+SLOWER = CORE.replace("def slow(n):\n", "def slow(n):\n    n *= 2\n")
+FILES = {
+    ".gitignore": ".mltiers/\n__pycache__/\n*.generated.py\n_version.py\n",
+    "src/work/__init__.py": "",
+    "src/work/core.py": CORE,
+    "tests/benchmarks/test_speed.py": SPEED,
+}
+
+
+def project(
+    root: Path, files: Mapping[str, str] = FILES, *, python: str = sys.executable, env: str = "PYTHONPATH: src"
+) -> Project:
+    made = Project(root, {"ml-tiers.yml": CONFIG.format(python=python, env=env), **files})
+    made.commit("base")
+    return made
+
+
+def comparison(done: Done) -> Any:
+    return done.document("speed/comparison.json")
+
+
+def refused(done: Done) -> str:
+    """The problem of a run that could not be compared: that is said, and fails nothing."""
+    assert done.code == 0, done.out + done.err
+    said = comparison(done)
+    assert said["changes"] == []
+    assert said["problem"] in done.out
+    assert said["problem"].split(":")[0] in (done.folder / ".mltiers/comment.md").read_text().replace("\\", "")
+    return str(said["problem"])
+
+
+def test_a_slowdown_beyond_the_gate_fails_the_tier(tmp_path: Path) -> None:
+    ours = project(tmp_path / "project")
+    ours.write({"src/work/core.py": SLOWER, "requirements.txt": "numpy\n"})
+    done = ours.mltiers("run", timeout=400)
+    said = comparison(done)
+    assert {change["name"].rpartition("::")[2]: change["change"] for change in said["changes"]} == {
+        "test_quick": "same",
+        "test_slow": "slower",
+    }, done.out
+    assert done.code == 1
+    assert done.verdict["tiers"]["speed"]["verdict"] == "failed"
+    assert "test_slow got slower" in done.out
+    comment = (tmp_path / "project/.mltiers/comment.md").read_text()
+    assert "1 slower, 1 same against the base" in comment
+    assert "test_quick" not in comment  # only what changed, or may have, gets a row
+    assert said["notes"] == ["requirements.txt differs from the base's: both ran with what is installed here"]
+    assert ours.git("worktree", "list").count("\n") == 0
+
+
+def test_an_editable_install_is_no_comparison_of_the_head_with_itself(tmp_path: Path) -> None:
+    """The base's function cannot be run: only where the base's own file is imported does it say so."""
+    broken = {**FILES, "src/work/core.py": CORE + "\nraise RuntimeError('this is the base')\n"}
+    ours = project(tmp_path / "project", broken, python=_python(tmp_path, tmp_path / "project/src"), env="")
+    ours.write({"src/work/core.py": CORE})
+    done = ours.mltiers("run")
+    alone = comparison(done)["alone"]
+    assert len(alone) == 2
+    assert all("RuntimeError: this is the base" in why for why in alone.values()), alone
+
+
+def test_an_installed_copy_is_refused(tmp_path: Path) -> None:
+    copy = tmp_path / "installed"
+    for name in ("__init__.py", "core.py"):
+        (copy / "work").mkdir(parents=True, exist_ok=True)
+        (copy / "work" / name).write_text(FILES[f"src/work/{name}"])
+    ours = project(tmp_path / "project", python=_python(tmp_path, copy), env="")
+    ours.write({"src/work/core.py": SLOWER})
+    assert "so base and head would run the same code" in refused(ours.mltiers("run"))
+
+
+def test_benchmarks_that_time_nothing_of_the_source_are_refused(tmp_path: Path) -> None:
+    own = {**FILES, "tests/benchmarks/test_speed.py": "def test_sum(benchmark):\n    benchmark(sum, [1, 2])\n"}
+    ours = project(tmp_path / "project", own)
+    ours.write({"src/work/core.py": SLOWER})
+    assert "import nothing of `source`" in refused(ours.mltiers("run"))
+
+
+def test_a_base_that_cannot_run_is_said_with_its_own_words(tmp_path: Path) -> None:
+    ours = project(
+        tmp_path / "project", {**FILES, "tests/conftest.py": "import work._version\n", "src/work/_version.py": ""}
+    )
+    ours.write({"src/work/core.py": SLOWER})
+    done = ours.mltiers("run")
+    assert "the base cannot run these benchmarks" in refused(done)
+    assert "No module named 'work._version'" in comparison(done)["detail"]
+
+
+def test_a_shallow_clone_says_what_it_needs(tmp_path: Path) -> None:
+    ours = project(tmp_path / "origin")
+    ours.write({"src/work/core.py": SLOWER})
+    base, head = ours.git("rev-parse", "HEAD"), ours.commit("change")
+    subprocess.run(
+        ["git", "clone", "-q", "--depth=1", f"file://{ours.root}", str(tmp_path / "clone")],
+        check=True,
+        capture_output=True,
+    )
+    clone = Project(tmp_path / "clone", {})
+    payload = tmp_path / "event.json"
+    payload.write_text(f'{{"before": "{base}", "after": "{head}", "ref": "refs/heads/main"}}')
+    done = clone.mltiers("run", GITHUB_EVENT_NAME="push", GITHUB_EVENT_PATH=str(payload), GITHUB_SHA=head)
+    assert "`fetch-depth: 0`" in refused(done)
+
+
+def test_what_is_not_changed_is_not_compared(tmp_path: Path) -> None:
+    done = project(tmp_path / "project").mltiers("run")
+    assert done.code == 0
+    assert comparison(done)["notes"] == ["nothing is changed against the base, so nothing was compared"]
+
+
+def test_a_benchmark_of_something_new_has_no_counterpart(tmp_path: Path) -> None:
+    """The head's benchmarks run on the base's source: only what is new there cannot be compared."""
+    ours = project(tmp_path / "project")
+    new = "def test_new(benchmark):\n    from work.core import new\n    benchmark(new)\n"
+    changed = SPEED.replace("def test_quick(benchmark):\n    benchmark(quick, 500)\n", new).replace("quick, ", "")
+    ours.write({"src/work/core.py": CORE + "\n\ndef new():\n    pass\n", "tests/benchmarks/test_speed.py": changed})
+    ours.write({"ml-tiers.yml": CONFIG.format(python=sys.executable, env="PYTHONPATH: src").replace("5m", "60s")})
+    done = ours.mltiers("run")
+    said = comparison(done)
+    assert list(said["alone"]) == ["tests/benchmarks/test_speed.py::test_new"]
+    assert "does not run on the base: ImportError" in said["alone"]["tests/benchmarks/test_speed.py::test_new"]
+    assert done.code == 0, done.out  # neither that nor what the short budget left undecided fails anything
+    assert all(change["edited"] for change in said["changes"])
+
+
+def test_what_the_budget_leaves_undecided_is_said_and_fails_nothing(tmp_path: Path) -> None:
+    ours = project(tmp_path / "project")
+    ours.write({"src/work/core.py": CORE + "# Nothing else is changed.\n"})
+    config = CONFIG.format(python=sys.executable, env="PYTHONPATH: src").replace("5m", "40s").replace("10%", "0.01%")
+    ours.write({"ml-tiers.yml": config})
+    done = ours.mltiers("run")
+    assert done.code == 0, done.out
+    assert "benchmarks: 2 undecided against the base" in done.out
+    assert done.document("speed/result.json")["seconds"] < 40
+
+
+def _python(folder: Path, path: Path) -> str:
+    """A Python like this one, in which ``path`` is on ``sys.path`` as an install would put it there."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    site = next((folder / "venv/lib").glob("python*")) / "site-packages"
+    (site / "project.pth").write_text(f"{path}\n{sysconfig.get_path('purelib')}\n")
+    return str(folder / "venv/bin/python")
