@@ -14,10 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from orchestrator.model import Coverage, Ending, Outcome, ShardPart, TestOutcome, TestResult, TierPlan, TierResult
+from orchestrator.model import (
+    Coverage,
+    Ending,
+    GpuUse,
+    Outcome,
+    ShardPart,
+    TestOutcome,
+    TestResult,
+    TierPlan,
+    TierResult,
+)
 from orchestrator.order import schedule_note
 from orchestrator.readers.benchmark import BenchmarkReport, read_benchmarks
-from orchestrator.readers.comparison import read_comparison
+from orchestrator.readers.comparison import merge_comparisons, read_comparison
 from orchestrator.readers.coverage import combine, read_coverage
 from orchestrator.readers.document import BrokenReportError, load_json_object
 from orchestrator.readers.events import EventLog, read_events
@@ -64,7 +74,7 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
     problems += disagreements
     part = log.part if log is not None else None
     outcome = _as_an_empty_shard(outcome, part)
-    left_to = log.left_to if log is not None else ()
+    left = [f"tests that {plugin} retries were left to it" for plugin in (log.left_to if log is not None else ())]
     coverage, coverage_note = _coverage(plan, folder, problems)
     contexts = _read(folder / "contexts.json", _contexts, problems)
     benchmarks = _benchmarks(plan, folder, problems)
@@ -96,7 +106,7 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         command=plan.command,
         output_tail=outcome.output_tail,
         stacks=outcome.stacks,
-        notes=(*outcome.notes, *(f"tests that {plugin} retries were left to it" for plugin in left_to)),
+        notes=tuple(dict.fromkeys((*outcome.notes, *(log.notes if log is not None else ()), *left))),
         random_seed=_seed(log),
     )
     note = schedule_note(result)
@@ -114,6 +124,12 @@ def _as_an_empty_shard(outcome: Outcome, part: ShardPart | None) -> Outcome:
         return outcome
     said = f"part {part.shard} of {part.shards} has no test: there are {part.collected} of them"
     return replace(outcome, exit_code=0, notes=(*outcome.notes, said))
+
+
+def _least(gpus: Sequence[GpuUse]) -> GpuUse:
+    """The use of the part that used its devices least, with what every part measured of its tests."""
+    least = min(gpus, key=lambda gpu: (gpu.peak_bytes, len(gpu.devices)))
+    return replace(least, tests={test: peak for gpu in gpus for test, peak in gpu.tests.items()})
 
 
 def merge_shards(results: Sequence[TierResult], *, shards: int = 1) -> TierResult:
@@ -158,8 +174,9 @@ def merge_shards(results: Sequence[TierResult], *, shards: int = 1) -> TierResul
         coverage=None if unknown else combine(part.coverage for part in results if part.coverage is not None),
         coverage_note="; ".join(dict.fromkeys(unknown)) or None,
         benchmarks=tuple(benchmark for part in results for benchmark in part.benchmarks),
+        comparison=merge_comparisons([part.comparison for part in results if part.comparison is not None]),
         # A part that never touched its GPU is not excused by one that did: the least of them speaks for all.
-        gpu=None if any(part.gpu is None for part in results) else min(gpus, key=lambda gpu: gpu.peak_bytes),
+        gpu=None if any(part.gpu is None for part in results) else _least(gpus),
         # A part that was split off has seen all tests, and left out the same as the others.
         deselected=max(p.deselected for p in results) if first.parts else sum(p.deselected for p in results),
         parts=tuple(part for result in (*results, *empty) for part in result.parts),

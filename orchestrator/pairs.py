@@ -123,7 +123,7 @@ class _Run:
         gate = RESOLUTION if self._bench.tier.gate is None else self._bench.tier.gate
         changes = []
         for test in tests:
-            told = estimate(values[test], gate=gate, benchmarks=len(tests)) if values[test] else None
+            told = estimate(values[test], gate=gate, benchmarks=self._family(tests)) if values[test] else None
             changes.append(
                 BenchmarkChange(
                     name=test,
@@ -136,12 +136,16 @@ class _Run:
                     edited=test in edited,
                 )
             )
-        if tests and blocks < least_blocks(len(tests)):
+        if tests and blocks < least_blocks(self._family(tests)):
             notes.append(
                 f"the budget allowed {plural(blocks, 'pair')} of runs; nothing can be decided before "
-                f"{least_blocks(len(tests))}"
+                f"{least_blocks(self._family(tests))}"
             )
         return replace(found, changes=tuple(changes), alone=alone, notes=tuple(notes), blocks=blocks)
+
+    def _family(self, tests: Sequence[str]) -> int:
+        """How many benchmarks share the error: those of the tier's other parts, too, which are about as many."""
+        return len(tests) * self._bench.tier.shards
 
     def _blocks(
         self, tests: Sequence[str], rehearsal: Mapping[str, Any]
@@ -151,7 +155,7 @@ class _Run:
         values: dict[str, list[float]] = {test: [] for test in tests}
         seconds: dict[str, list[float]] = {test: [] for test in tests}
         last, visits, blocks = rehearsal, 1, 0
-        while blocks < MOST_BLOCKS and (left := undecided(values, gate=gate, benchmarks=len(tests))):
+        while blocks < MOST_BLOCKS and (left := undecided(values, gate=gate, benchmarks=self._family(tests))):
             per_visit = last["measuring"] / max(1, len(last["visits"]))
             starting = last["seconds"] - last["measuring"]
             visits = _visits(starting, per_visit * len(left))

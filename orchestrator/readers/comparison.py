@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -34,3 +36,18 @@ def read_comparison(data: bytes) -> Comparison:
         if not all(math.isfinite(number) and number >= 0 for number in numbers):
             raise BrokenReportError(f"it has no such times: {change.name}")
     return comparison
+
+
+def merge_comparisons(parts: Sequence[Comparison]) -> Comparison | None:
+    """One comparison of the parts of a tier that was split over machines; None of none."""
+    if not parts:
+        return None
+    troubled = next((part for part in parts if part.problem is not None), parts[0])
+    return replace(
+        troubled,
+        changes=tuple(change for part in parts for change in part.changes),
+        alone={name: why for part in parts for name, why in part.alone.items()},
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        blocks=sum(part.blocks for part in parts),
+        seconds=max(part.seconds for part in parts),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from orchestrator.model import BenchmarkChange, Change, Comparison
+from orchestrator.render.words import plural
 
 _ORDER = (Change.SLOWER, Change.UNDECIDED, Change.FASTER)
 _UNITS: tuple[tuple[float, str], ...] = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -30,9 +31,10 @@ def against(comparison: Comparison) -> str:
 def headline(comparison: Comparison) -> str:
     """The comparison in one sentence."""
     if comparison.problem is not None:
-        return f"not compared with {against(comparison)}: {comparison.problem}"
+        partly = f"{tally(comparison)}; the rest " if comparison.changes else ""
+        return f"{partly}not compared with {against(comparison)}: {comparison.problem}"
     gate = f", gate {comparison.gate:g}%" if comparison.gate is not None else ""
-    pairs = f", {comparison.blocks} pairs of runs" if comparison.blocks else ""
+    pairs = f", {plural(comparison.blocks, 'pair')} of runs" if comparison.blocks else ""
     return f"{tally(comparison) or 'none compared'} against {against(comparison)}{gate}{pairs}"
 
 
@@ -72,5 +74,5 @@ def remarks(comparison: Comparison, *, most: int) -> list[str]:
     said += [f"{name} {why}" for name, why in comparison.alone.items()]
     shown = said[:most]
     if hidden := len(said) - len(shown):
-        shown.append(f"and {hidden} more remarks")
+        shown.append(f"and {plural(hidden, 'more remark')}")
     return [*shown, *comparison.notes]
