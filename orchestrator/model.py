@@ -229,6 +229,8 @@ class TierPlan:
     benchmark: bool = False
     against: str | None = None  # what its benchmarks are compared with: "base" or "history"
     gate: float | None = None  # percent; a slowdown beyond it fails the tier
+    markers: str = ""  # the expression that selects its tests
+    args: tuple[str, ...] = ()  # further arguments of pytest, as configured
     paths: tuple[str, ...] = ()  # what is collected; empty: what pytest's own configuration says
     command_by_turns: tuple[str, ...] = ()  # what runs its benchmarks in turns with the base's
     coverage: bool = True  # whether coverage is measured
@@ -493,8 +495,12 @@ class Comparison:
 class GpuUse:
     """What the processes of a tier saw and used of CUDA."""
 
-    devices: tuple[str, ...]  # names, as torch gives them
+    devices: tuple[str, ...]  # names, as torch gives them; the driver's where no test used CUDA
     peak_bytes: int  # largest allocation on any device by any process of the tier; 0: CUDA was never used
+    driver: str | None = None  # versions
+    cuda: str | None = None
+    torch: str | None = None
+    tests: Mapping[str, int] = field(default_factory=dict)  # largest allocation of each test that used CUDA, by node id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -588,6 +594,61 @@ class PatchCoverage:
         return 100.0 * self.covered / self.measured if self.measured else None
 
 
+class Standing(str, Enum):
+    """Whether a failure is the change's."""
+
+    NEW = "new"  # it passed, or was not there, before the change
+    BEFORE = "failing before"
+    UNKNOWN = "unknown"  # no run is known to compare with
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """Failing tests with one cause: the same exception in the same line of the project."""
+
+    tests: tuple[TestResult, ...]  # one per node id; the first stands for all
+    tiers: tuple[str, ...]
+    kind: str  # the exception's name, or how the test ended
+    excerpt: str  # the lines of the traceback that say most
+    standing: Standing
+    remarks: tuple[str, ...] = ()  # sentences: since when, how many are new, what it depends on
+    rerun: str = ""  # for a shell, in the configuration's folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flake:
+    """A test that failed first and passed when it was tried again."""
+
+    test: TestResult
+    tiers: tuple[str, ...]
+    excerpt: str  # of its first attempt
+    remarks: tuple[str, ...] = ()  # how often in its last runs
+    rerun: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slowdown:
+    """A test that takes longer than it did."""
+
+    node_id: str
+    tier: str
+    seconds: float
+    before: float  # what it usually takes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Insight:
+    """What earlier runs and a closer look say of a run's tests."""
+
+    causes: tuple[Cause, ...] = ()  # new ones first, then the larger
+    flakes: tuple[Flake, ...] = ()
+    slower: tuple[Slowdown, ...] = ()
+    slowest: tuple[tuple[str, TestResult], ...] = ()  # (tier, test)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunVerdict:
     """The verdict of the whole run."""
@@ -601,6 +662,7 @@ class RunVerdict:
     coverage_note: str | None = None
     patch: PatchCoverage | None = None
     known_gaps: tuple[KnownGap, ...] = ()
+    insight: Insight | None = None  # None: nobody has looked (failures.explain)
 
     def tier_named(self, name: str) -> TierVerdict:
         """The verdict of one tier. Raises KeyError."""

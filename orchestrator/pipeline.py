@@ -11,6 +11,7 @@ from orchestrator.dispatch import Office
 from orchestrator.dispatched import Dispatch
 from orchestrator.elsewhere import Elsewhere, artifacts_of, report_part
 from orchestrator.errors import InfrastructureError, UsageError
+from orchestrator.failures import explain
 from orchestrator.gather import Situation, changed_lines
 from orchestrator.judge import judge, judge_tier
 from orchestrator.local import Workplace, run_here
@@ -169,7 +170,8 @@ def conclude(
 ) -> Published:
     """Judge, remember, render, publish."""
     lines = changed_lines(situation)
-    verdict = judge(plan, results, changed_lines=lines, newer_head=_newer_head(situation, hands))
+    judged = judge(plan, results, changed_lines=lines, newer_head=_newer_head(situation, hands))
+    verdict = explain(judged, situation.history)
     if situation.github is not None and options.dispatch:
         url = situation.event.run.url if situation.event.run is not None else None
         wrong = post_statuses(verdict, situation.github, url=url)
@@ -177,6 +179,7 @@ def conclude(
     return publish(
         verdict,
         memory=situation.memory if _speaks_for_itself(plan, situation) else None,
+        history=situation.history,
         changed_lines=lines,
         out=out_folder(options, situation),
         prefix=situation.prefix,
@@ -302,4 +305,9 @@ def _newer_head(situation: Situation, hands: Hands) -> str | None:
     except InfrastructureError as error:
         print(f"whether the pull request has a newer head is unknown: {error.message}", file=hands.talk)
         return None
-    return head if head != event.sha else None
+    return None if head == event.sha or _merges(situation, event.sha, head) else head
+
+
+def _merges(situation: Situation, sha: str | None, head: str) -> bool:
+    """Whether the tested commit is one that merges the head, as that of a merge queue does."""
+    return situation.git is not None and sha is not None and situation.git.parents(sha)[1:] == (head,)

@@ -345,6 +345,8 @@ def _tier_plan(name: str, tier: Tier, decision: Decision, *, where: str, request
         fit=(tier.fit or request.fit) and tier.benchmark is None,
         defer_fails=tier.defer == "fail",
         measure=tier.measure,
+        markers=tier.markers,
+        args=tuple(tier.args),
         retries=tier.retries,
         flaky_fails=tier.flaky == "fail",
         benchmark=tier.benchmark is not None,

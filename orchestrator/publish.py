@@ -15,10 +15,12 @@ from orchestrator.collect import write_json
 from orchestrator.comment_thread import upsert_comment
 from orchestrator.environment import Environment
 from orchestrator.errors import ExitCode, InfrastructureError
+from orchestrator.failures import explain
 from orchestrator.github import Forbidden, GitHub
 from orchestrator.history import HistoryError
 from orchestrator.job import append
 from orchestrator.model import RunVerdict, Verdict
+from orchestrator.records.history import History
 from orchestrator.remember import Memory
 from orchestrator.render.annotations import render_annotations
 from orchestrator.render.comment import Links, marker, render_comment, render_summary
@@ -43,6 +45,7 @@ def publish(
     run: RunVerdict,
     *,
     memory: Memory | None,
+    history: History,
     changed_lines: Mapping[str, frozenset[int]] | None,
     out: Path,
     prefix: str,
@@ -54,7 +57,8 @@ def publish(
     """Write, remember and post everything. Never raises for what GitHub answers: that becomes part of the verdict.
 
     ``comment``: on-change, always or never. ``prefix``: the configuration's folder from the repository's top.
-    ``memory``: where the results are kept, None: nowhere. ``changed_lines``: as `judge` takes them.
+    ``memory``: where the results are kept, None: nowhere. ``history``: what was known of earlier runs before this one.
+    ``changed_lines``: as `judge` takes them.
     """
     links = Links(run=run.plan.event.run.url if run.plan.event.run is not None else None)
     wrong = write_files(run, out=out, prefix=prefix, links=links)
@@ -68,7 +72,7 @@ def publish(
         for line in render_annotations(run, prefix=prefix):
             print(line, file=talk)
         talk.flush()
-    show = _Shown(memory, changed_lines=changed_lines, talk=talk)
+    show = _Shown(memory, history, changed_lines=changed_lines, talk=talk)
     run, url = _tell(run, show, links, github=github, comment=comment, talk=talk)
     with contextlib.suppress(OSError):
         _write_text(out / "comment.md", render_comment(show.now(run), links=links))
@@ -103,9 +107,15 @@ class _Shown:
     """What a comment shows of a run: the state of its commit over all runs, as far as it is stored."""
 
     def __init__(
-        self, memory: Memory | None, *, changed_lines: Mapping[str, frozenset[int]] | None, talk: TextIO
+        self,
+        memory: Memory | None,
+        history: History,
+        *,
+        changed_lines: Mapping[str, frozenset[int]] | None,
+        talk: TextIO,
     ) -> None:
         self.memory = memory
+        self.history = history
         self.changed_lines = changed_lines
         self.talk = talk
 
@@ -113,7 +123,8 @@ class _Shown:
         """The run, completed with what the other runs of its commit have stored."""
         if self.memory is None or not self.memory.head:
             return run
-        return view(run, self.memory.head, run_key=self.memory.run_key, changed_lines=self.changed_lines)
+        seen = view(run, self.memory.head, run_key=self.memory.run_key, changed_lines=self.changed_lines)
+        return explain(seen, self.history)
 
     def changed(self, run: RunVerdict) -> bool:
         """Look again. Whether another run has stored something in the meantime."""

@@ -69,6 +69,12 @@ def expected(plan: TierPlan) -> str:
     return f"{said} ({duration(plan.predicted_low)} – {duration(plan.predicted_high)})"
 
 
+def gpu_minutes(plan: TierPlan, seconds: float) -> str:
+    """What so many seconds on all machines of a tier cost: "12.5 GPU minutes"; nothing for a tier without GPUs."""
+    minutes = plan.gpus * plan.shards * seconds / 60
+    return f"{minutes:.1f} GPU minutes" if plan.gpus else ""
+
+
 def surprise(plan: TierPlan, result: TierResult | None) -> str:
     """That a tier took much more, or less, than expected; nothing where it did not, or did not come to its end."""
     low, high = plan.predicted_low, plan.predicted_high
@@ -154,6 +160,12 @@ def code_block(text: str, *, lines: int, width: int = 400) -> str:
     body = "\n".join(wanted).replace("<!--", "<!\u2060--")
     fence = "`" * max(3, max((len(run) for run in re.findall("`+", body)), default=0) + 1)
     return f"{fence}text\n{body}\n{fence}"
+
+
+def details(title: str, body: str, *, title_is_html: bool = False) -> str:
+    """A folded part of a comment."""
+    head = title if title_is_html else sentence(title)
+    return f"<details><summary>{head}</summary>\n\n{body}\n\n</details>"
 
 
 def sentence(text: str, *, limit: int = 600) -> str:

@@ -105,6 +105,8 @@ def test_the_whole_comment() -> None:
         "E   assert 1 == 2\n"
         "```\n"
         "\n"
+        "- no earlier run is known that could tell whether it is new\n"
+        "\n"
         "Run it again: `python -m pytest tests/t.py::test_a`\n"
         "\n"
         "</details>\n"
@@ -150,7 +152,7 @@ def test_a_code_span_cannot_be_left() -> None:
 @pytest.mark.parametrize("lines", [1, 200])
 def test_it_always_fits_and_nothing_is_cut(number: int, lines: int) -> None:
     text = "\n".join(f"line {n} of a long traceback with something in it" for n in range(lines))
-    run = a_run(*(failing(f"tests/unit/test_{n}.py::test_case[{n}]", text=text) for n in range(number)))
+    run = a_run(*(failing(f"tests/unit/test_{n}.py::test_case[{n}]", text=text, line=n) for n in range(number)))
     comment = render_comment(run, links=Links(run="https://x/1"))
     assert len(comment.encode()) <= COMMENT_LIMIT
     assert comment.endswith(("</sub>\n", "the [job summary](https://x/1).\n"))
