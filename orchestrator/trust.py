@@ -185,10 +185,12 @@ class Allowance:
 
 
 def gpu_minutes_today(records: Iterable[Record], *, now: float) -> float:
-    """GPU minutes (devices × wall minutes) that the runs of the UTC day of ``now`` (Unix seconds) took."""
+    """GPU minutes (devices × wall minutes) that the runs of the UTC day of ``now`` (Unix seconds) took, at most: of a
+    tier's machines, all count as long as the slowest.
+    """
     today = now // DAY
     return sum(
-        record.tier.plan.gpus * record.tier.result.seconds / 60
+        record.tier.plan.gpus * record.tier.plan.shards * record.tier.result.seconds / 60
         for record in records
         if record.tier.result is not None and record.event != LOCAL and record.time // DAY == today
     )

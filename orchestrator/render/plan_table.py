@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from orchestrator.model import Plan, TierPlan
-from orchestrator.render.words import budget, expected, plural, visible
+from orchestrator.render.words import budget, expected, gpu_minutes, plural, visible
 
 
 def render_plan(plan: Plan) -> str:
@@ -50,5 +50,8 @@ def _row(tier: TierPlan) -> tuple[str, ...]:
 
 def _time(tier: TierPlan) -> str:
     told = expected(tier)
-    doubt = f", {tier.predicted_note}" if tier.predicted_note else ""
-    return f"{budget(tier.budget)}, {told} expected{doubt}" if told and tier.run else budget(tier.budget)
+    if not told or not tier.run:
+        return budget(tier.budget)
+    cost = gpu_minutes(tier, tier.predicted_seconds or 0.0) if tier.where == "dispatched" else ""
+    also = "".join(f", {word}" for word in (cost, tier.predicted_note) if word)
+    return f"{budget(tier.budget)}, {told} expected{also}"
