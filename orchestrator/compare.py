@@ -23,7 +23,7 @@ from functools import lru_cache
 from itertools import accumulate
 from statistics import median
 
-from orchestrator.model import Change
+from orchestrator.model import BenchmarkChange, Change
 
 CONFIDENCE = 0.99
 RESOLUTION = 5.0  # percent: the gate where none is asked for and changes are only shown
@@ -145,3 +145,26 @@ def _cumulative(blocks: int) -> tuple[int, ...]:
             longer[total + rank] += count
         ways = longer
     return tuple(accumulate(ways))
+
+
+# --- in words ------------------------------------------------------------------------------------------------------
+
+
+def moved(change: BenchmarkChange) -> str:
+    """How head's time compares with base's: ``+21.0%``."""
+    return percent(change.ratio) if change.blocks else "?"
+
+
+def interval(change: BenchmarkChange) -> str:
+    """``+18% to +24%``; an end of which nothing is known is left open."""
+    if not change.low and change.high is None:
+        return "not known yet"
+    low = percent(change.low) if change.low else "?"
+    return f"{low} to {percent(change.high) if change.high is not None else '?'}"
+
+
+def percent(ratio: float) -> str:
+    """A ratio as a change: 1.215 → ``+21.5%``; from a doubling on ``× 2.4``."""
+    if ratio >= 2:
+        return f"× {ratio:.3g}"
+    return f"{100 * (ratio - 1):+.1f}%"

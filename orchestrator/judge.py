@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from orchestrator.compare import interval, moved
 from orchestrator.errors import ExitCode
 from orchestrator.model import (
     VERDICT_EXIT_CODES,
@@ -27,7 +28,6 @@ from orchestrator.model import (
     Verdict,
 )
 from orchestrator.readers.coverage import combine, leave_out, patch_coverage
-from orchestrator.render.benchmarks import interval, moved
 
 # pytest's exit codes: 0 all passed, 1 some failed, 2 interrupted (also: a file could not be collected),
 # 3 internal error, 4 usage error, 5 nothing collected.
@@ -201,7 +201,7 @@ def _gpu_absent(plan: TierPlan, result: TierResult) -> str | None:
 
 def _tier_thresholds(plan: TierPlan, result: TierResult) -> Iterator[str]:
     if plan.defer_fails:
-        yield from (f"{said}, and `defer: fail` allows none" for said in _deferred(result))
+        yield from (f"{said}, which is not allowed here" for said in _deferred(result))
     yield from _slower(plan, result)
     if plan.coverage_minimum is None:
         return

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from orchestrator.compare import interval, moved, percent
 from orchestrator.model import BenchmarkChange, Change, Comparison
 from orchestrator.render.words import plural
+
+__all__ = ["against", "headline", "interval", "moved", "percent", "remarks", "short_time", "tally", "telling"]
 
 _ORDER = (Change.SLOWER, Change.UNDECIDED, Change.FASTER)
 _UNITS: tuple[tuple[float, str], ...] = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -42,26 +45,6 @@ def telling(comparison: Comparison) -> list[BenchmarkChange]:
     """The benchmarks worth a row, the worst first: everything but those that are the same."""
     rows = [change for change in comparison.changes if change.change in _ORDER]
     return sorted(rows, key=lambda change: (_ORDER.index(change.change), -change.ratio, change.name))
-
-
-def moved(change: BenchmarkChange) -> str:
-    """How head's time compares with base's: ``+21.0%``."""
-    return percent(change.ratio) if change.blocks else "?"
-
-
-def interval(change: BenchmarkChange) -> str:
-    """``+18% to +24%``; an end of which nothing is known is left open."""
-    if not change.low and change.high is None:
-        return "not known yet"
-    low = percent(change.low) if change.low else "?"
-    return f"{low} to {percent(change.high) if change.high is not None else '?'}"
-
-
-def percent(ratio: float) -> str:
-    """A ratio as a change: 1.215 → ``+21.5%``; from a doubling on ``× 2.4``."""
-    if ratio >= 2:
-        return f"× {ratio:.3g}"
-    return f"{100 * (ratio - 1):+.1f}%"
 
 
 def remarks(comparison: Comparison, *, most: int) -> list[str]:
