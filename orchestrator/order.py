@@ -31,6 +31,7 @@ class Order:
     """What the plugin is told. ``selection``: of a tier that is fitted."""
 
     first: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()  # last time
     seconds: Mapping[str, float] = field(default_factory=dict)
     selection: Selection | None = None
 
@@ -87,6 +88,7 @@ def order_of(
     dropped = set(selection.deferred) if selection is not None else set()
     return Order(
         first=tuple(dict.fromkeys(node for node in first if node not in dropped)),
+        failed=tuple(failed),
         seconds={node: took[node] for node in nodes if node in took},
         selection=selection,
     )

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from orchestrator.gather import Situation, changed_lines
-from orchestrator.git import Git, GitError
+from orchestrator.git import GitError
 from orchestrator.model import Plan, TierPlan
 from orchestrator.order import Order, fit_note, order_of
+from orchestrator.render.words import plural
 from orchestrator.records.contexts import Contexts, read_contexts
 from orchestrator.touched import Mention, touched_tests
+
+
+
+class LooksForWords(Protocol):
+    """`Git`, and the study's own files (benchmarks/selection.py)."""
+
+    def lines_with(self, words: Sequence[str]) -> list[tuple[str, int, str]]:
+        """Lines of code with one of the words: path, number, text. Raises GitError."""
+
 
 _NAMES = 40  # changed files that are looked for in the project's code
 _WORD = re.compile(r"\w{3,}")
@@ -42,6 +53,9 @@ def with_orders(plan: Plan, situation: Situation) -> tuple[Plan, dict[str, Order
             orders[tier.name] = order
         if tier.fit:
             notes.append(fit_note(order))
+            if order is not None and (owed := len(set(order.failed) & set(order.deferred))):
+                tier = replace(tier, defer_fails=True)  # noqa: PLW2901
+                notes.append(f"fit: {plural(owed, 'test')} that failed last time does not fit: no pass without it")
         tiers.append(replace(tier, notes=(*tier.notes, *notes)) if notes else tier)
     return replace(plan, tiers=tuple(tiers)), orders
 
@@ -73,7 +87,7 @@ def _touched(situation: Situation, tier: TierPlan, contexts: Contexts) -> dict[s
         if record.tier.result is not None
         for node in (*(test.node_id for test in record.tier.result.tests), *record.tier.result.deferred)
     )
-    mentions = _mentions(situation.git, situation.prefix, [*changed][:_NAMES], contexts, nodes)
+    mentions = mentions_of(situation.git, situation.prefix, [*changed][:_NAMES], contexts, nodes)
     return touched_tests(nodes, contexts, changed, mentions)
 
 
@@ -91,8 +105,8 @@ def _as_measured(situation: Situation, contexts: Contexts) -> Mapping[str, froze
     return {path.removeprefix(own): numbers for path, numbers in lines.items() if path.startswith(own)}
 
 
-def _mentions(
-    git: Git | None, prefix: str, paths: Iterable[str], contexts: Contexts, nodes: Iterable[str]
+def mentions_of(
+    git: LooksForWords | None, prefix: str, paths: Iterable[str], contexts: Contexts, nodes: Iterable[str]
 ) -> dict[str, tuple[Mention, ...]]:
     """Who names the changed files that no test executes: data, configuration, helpers of tests.
 
@@ -120,7 +134,7 @@ def _name_of(path: str) -> str:
     return name.removesuffix(".py")
 
 
-def _who_names(git: Git, prefix: str, names: Mapping[str, str]) -> dict[str, tuple[Mention, ...]]:
+def _who_names(git: LooksForWords, prefix: str, names: Mapping[str, str]) -> dict[str, tuple[Mention, ...]]:
     try:
         found = git.lines_with([name for name in dict.fromkeys(names.values()) if _WORD.search(name)])
     except GitError:
