@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.model import Benchmark, Counts, RunVerdict, TestOutcome, TestResult, TierVerdict
+from orchestrator.excerpts import kind_of
+from orchestrator.model import Benchmark, Cause, Comparison, Counts, RunVerdict, TestOutcome, TestResult, TierVerdict
+from orchestrator.render.benchmarks import headline, interval, moved, remarks, telling
+from orchestrator.render.causes import insight_of
 from orchestrator.render.words import gap_words, line_ranges
 
 TICKS = 10_000  # per second
@@ -98,6 +101,7 @@ def data_chunks(
     yield f',"started":{script_json(_starts(run))}'
     yield f',"workers":{script_json(worker_column)}}}'
     yield from _details(columns, limits)
+    yield f',"insight":{script_json(_insight(run, columns, limits))}'
     yield f',"skips":{script_json(_skips(columns, limits))}'
     yield f',"coverage":{script_json(_coverage(run, limits))}'
     yield f',"benchmarks":{script_json(_benchmarks(run.tiers))}}}'
@@ -196,7 +200,8 @@ def _details(columns: TestColumns, limits: Limits) -> Iterator[str]:
     yield ',"details":['
     for position, index in enumerate(wanted[: limits.details]):
         test = columns.tests[index]
-        text = test.text
+        # Of a test that passed in the end, what its first attempt said.
+        text = test.text if test.outcome.bad or not test.attempts else test.attempts[0].text
         if text is not None and len(text) > limits.text:
             text = _middle(text, limits.text)
             shortened += 1
@@ -207,6 +212,46 @@ def _details(columns: TestColumns, limits: Limits) -> Iterator[str]:
         yield ("," if position else "") + script_json(_detail(index, test, text, limits))
     left_out = {"shortened": shortened, "withoutText": without_text, "leftOut": max(0, len(wanted) - limits.details)}
     yield f'],"limits":{script_json(left_out)}'
+
+
+def _insight(run: RunVerdict, columns: TestColumns, limits: Limits) -> dict[str, Any]:
+    """Causes with the indices of their tests, and what is to be said of them and of the flaky and slower tests."""
+    found = insight_of(run)
+    wanted = {test.node_id for cause in found.causes for test in cause.tests}
+    wanted |= {flake.test.node_id for flake in found.flakes} | {one.node_id for one in found.slower}
+    places: dict[tuple[str, str], int] = {}
+    for tier, first, end in zip(run.tiers, columns.offsets, columns.offsets[1:], strict=False):
+        for index in range(first, end):
+            if columns.tests[index].node_id in wanted:
+                places.setdefault((tier.name, columns.tests[index].node_id), index)
+    return {
+        "causes": [
+            {
+                "tests": [
+                    places[tier, test.node_id]
+                    for test in cause.tests
+                    for tier in cause.tiers
+                    if (tier, test.node_id) in places and _fails_so(columns.tests[places[tier, test.node_id]], cause)
+                ],
+                "standing": cause.standing.value,
+                **_said(cause.remarks, cause.rerun, limits),
+            }
+            for cause in found.causes
+        ],
+        "flaky": [
+            {"test": places[flake.tiers[0], flake.test.node_id], **_said(flake.remarks, flake.rerun, limits)}
+            for flake in found.flakes
+        ],
+        "slower": [[places[one.tier, one.node_id], _tick(one.before)] for one in found.slower],
+    }
+
+
+def _fails_so(test: TestResult, cause: Cause) -> bool:
+    return test.outcome.bad and (kind_of(test.message) or str(test.outcome)) == cause.kind
+
+
+def _said(remarks: Sequence[str], rerun: str, limits: Limits) -> dict[str, Any]:
+    return {"remarks": [_middle(remark, limits.message) for remark in remarks], "rerun": rerun[: limits.node_id]}
 
 
 def _detail(index: int, test: TestResult, text: str | None, limits: Limits) -> dict[str, Any]:
@@ -272,10 +317,23 @@ def _benchmarks(tiers: Iterable[TierVerdict]) -> list[dict[str, Any]]:
             "tier": tier.name,
             "machine": _machine(tier.result.benchmark_machine),
             "rows": [_benchmark(benchmark) for benchmark in tier.result.benchmarks],
+            "compared": _compared(tier.result.comparison) if tier.result.comparison is not None else None,
         }
         for tier in tiers
         if tier.result is not None and tier.result.benchmarks
     ]
+
+
+def _compared(comparison: Comparison) -> dict[str, Any]:
+    """What the benchmarks are against their base; only those that are not the same have a row."""
+    return {
+        "headline": headline(comparison),
+        "rows": [
+            [one.name, one.change.value, moved(one), interval(one), one.seconds] for one in telling(comparison)[:1000]
+        ],
+        "remarks": remarks(comparison, most=200),
+        "detail": comparison.detail,
+    }
 
 
 def _benchmark(benchmark: Benchmark) -> list[Any]:

@@ -15,6 +15,7 @@ from orchestrator.base_tree import environment_differs, find_base, importable_na
 from orchestrator.judge import judge_tier
 from orchestrator.lockstep import schedule
 from orchestrator.model import (
+    Benchmark,
     BenchmarkChange,
     Change,
     Comparison,
@@ -24,12 +25,16 @@ from orchestrator.model import (
     TestResult,
     TierPlan,
     TierResult,
+    TierVerdict,
     Verdict,
 )
 from orchestrator.pairs import IncomparableError, check_sides
 from orchestrator.readers.comparison import comparison_document, merge_comparisons, read_comparison
 from orchestrator.readers.document import BrokenReportError
 from orchestrator.render.benchmarks import headline, interval, percent, remarks, telling
+from orchestrator.render.comment import Links, render_comment
+from orchestrator.render.html import render_html
+from tests.support.report_samples import run_of
 
 SPEED = TierPlan(name="speed", run=True, reason="", budget=300.0, benchmark=True, against="base", gate=10.0)
 
@@ -227,6 +232,31 @@ def test_the_words() -> None:
     refused = Comparison(against="base", base="0123456789abcdef", problem="it is shallow")
     assert headline(refused) == "not compared with the base 0123456789: it is shallow"
     assert (percent(1.0), percent(2.5), percent(0.5)) == ("+0.0%", "× 2.5", "-50.0%")
+
+
+def test_the_comment_lists_what_is_not_the_same() -> None:
+    run = run_of(TierVerdict(plan=SPEED, result=tier_with(COMPARED), verdict=Verdict.FAILED))
+    text = render_comment(run, links=Links())
+    assert "**Benchmarks** in `speed`: 1 slower, 1 faster, 1 same, 1 undecided" in text
+    assert "| `t::worse` | ❌ slower | +30.0% | +26.1% to +33.9% | 10 ms |" in text
+    assert "t::same" not in text
+    refused = replace(COMPARED, changes=(), problem="the base cannot run", detail="ModuleNotFoundError: no work")
+    run = run_of(TierVerdict(plan=SPEED, result=tier_with(refused), verdict=Verdict.PASSED))
+    text = render_comment(run, links=Links())
+    assert "not compared with the base 0123456789: the base cannot run" in text
+    assert "ModuleNotFoundError: no work" in text
+    for number in (1, 3000):
+        many = replace(COMPARED, changes=tuple(change(f"t::{n}" * number, Change.UNDECIDED) for n in range(2000)))
+        run = run_of(TierVerdict(plan=SPEED, result=tier_with(many), verdict=Verdict.PASSED))
+        assert len(render_comment(run, links=Links()).encode()) <= 65_000
+
+
+def test_the_report_has_the_comparison_beside_the_times() -> None:
+    measured = Benchmark(name="t::worse", minimum=0.01, median=0.01, mean=0.01, stddev=0.0, rounds=5)
+    result = replace(tier_with(COMPARED), benchmarks=(measured,))
+    page = render_html(run_of(TierVerdict(plan=SPEED, result=result, verdict=Verdict.FAILED)))
+    assert '["t::worse","slower","+30.0%","+26.1% to +33.9%",0.01]' in page
+    assert headline(COMPARED) in page
 
 
 # --- the file ------------------------------------------------------------------------------------------------------

@@ -18,15 +18,42 @@ function slowestSection() {
       [duration(seconds(i)), bar(tests.took[i] / tests.took[top[0]])],
       percent(tests.took[i], all),
     ])),
+    ...slower(),
   );
+}
+
+// What changed against the base, and what may have; the sentence above the table counts the others.
+function comparison(tier, { headline, rows, remarks, detail }) {
+  const columns = [["Benchmark", "path"], ["Change", ""], ["Time", "num"], ["99 % interval", ""], ["Now", "num"]];
+  return [
+    h("p", null, headline),
+    ...(rows.length ? longTable(`Benchmarks of ${tier} that are not the same`, columns, rows, ([name, change, moved, interval, now]) => [
+      h("code", null, name), change, moved, interval, now ? benchmarkTime(now) : "–",
+    ], 50, "benchmarks") : []),
+    ...(remarks.length ? [h("ul", null, ...remarks.map((remark) => h("li", null, remark)))] : []),
+    ...(detail ? [h("pre", null, detail)] : []),
+  ];
+}
+
+function slower() {
+  const rows = data.insight.slower;
+  if (!rows.length) return [];
+  const columns = [["Test", "path"], ["Tier", ""], ["Time", "num"], ["Usually", "num"]];
+  return [
+    h("p", { class: "quiet" }, `${plural(rows.length, "test")} slower than in earlier runs:`),
+    table("Tests slower than in earlier runs", columns, rows.map(([i, before]) => [
+      testLink(i), tierOf(i).name, duration(seconds(i)), duration(before / data.ticks),
+    ])),
+  ];
 }
 
 function benchmarksSection() {
   if (!data.benchmarks.length) return;
   const columns = [["Benchmark", "path"], ["Minimum", "num"], ["Median", "num"], ["Mean", "num"], ["Std. dev.", "num"], ["Rounds", "num"]];
   const count = data.benchmarks.reduce((sum, tier) => sum + tier.rows.length, 0);
-  const parts = data.benchmarks.flatMap(({ tier, machine, rows }) => [
+  const parts = data.benchmarks.flatMap(({ tier, machine, rows, compared }) => [
     h("p", { class: "quiet" }, [tier, ...machine].join(" · ")),
+    ...(compared ? comparison(tier, compared) : []),
     ...longTable(`Benchmarks of ${tier}`, columns, rows, ([name, min, median, mean, deviation, rounds]) => [
       h("code", null, name),
       ...[min, median, mean, deviation].map(benchmarkTime),
