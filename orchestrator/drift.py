@@ -16,7 +16,7 @@ from statistics import NormalDist, correlation, median
 
 from orchestrator.predict import whole
 from orchestrator.records import Record
-from orchestrator.records.history import MEASURED
+from orchestrator.records.history import measured
 from orchestrator.records.sketches import Row, Sketch
 from orchestrator.render.words import budget as budget_words
 from orchestrator.render.words import duration, plural, shorten
@@ -222,9 +222,8 @@ def _kind(machine: Mapping[str, str]) -> tuple[str | None, ...]:
 def _durations(records: Sequence[Record]) -> dict[str, list[float]]:
     took: dict[str, list[float]] = {}
     for record in records:
-        for test in record.tier.result.tests if record.tier.result is not None else ():
-            if test.outcome in MEASURED:
-                took.setdefault(test.node_id, []).append(test.seconds)
+        for test in measured(record):
+            took.setdefault(test.node_id, []).append(test.seconds)
     return took
 
 

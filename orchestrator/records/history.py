@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.model import TestOutcome, Verdict
+from orchestrator.model import TestOutcome, TestResult, Verdict
 from orchestrator.records import Record
 from orchestrator.records.names import NO_COMMIT
 
 SAMPLES = 10  # newest durations that an estimate is made of
-# A test that failed may have stopped early, one that was stopped did stop early: neither says what it takes.
-MEASURED = (TestOutcome.PASSED, TestOutcome.XFAILED, TestOutcome.XPASSED)
+_MEASURED = (TestOutcome.PASSED, TestOutcome.XFAILED, TestOutcome.XPASSED)
+_NEAR = 0.9  # of a limit: durations are kept to 10 %
 WHOLE = (Verdict.PASSED, Verdict.FLAKY, Verdict.FAILED)  # a tier that ran to its end
 
 
@@ -45,15 +45,27 @@ class History:
         return next((r for r in self.of(tier) if r.trusted and r.tier.verdict in WHOLE), None)
 
 
+def measured(record: Record) -> Iterator[TestResult]:
+    """The tests of a run that took what they take.
+
+    One that failed may have stopped early, and one that was stopped did. An expected failure may be that of the limit
+    for each test, which pytest cannot tell from the one it expects.
+    """
+    limit = record.tier.plan.per_test
+    for test in record.tier.result.tests if record.tier.result is not None else ():
+        stopped = test.outcome is TestOutcome.XFAILED and limit is not None and test.seconds >= _NEAR * limit
+        if test.outcome in _MEASURED and not stopped:
+            yield test
+
+
 def estimates(records: Sequence[Record], *, samples: int = SAMPLES) -> dict[str, Estimate]:
     """How long each test takes, by node id. ``records``: of one tier, newest first."""
     seen: dict[str, list[float]] = {}
     for record in records:
-        for test in record.tier.result.tests if record.tier.result is not None else ():
-            if test.outcome in MEASURED:
-                durations = seen.setdefault(test.node_id, [])
-                if len(durations) < samples:
-                    durations.append(test.seconds)
+        for test in measured(record):
+            durations = seen.setdefault(test.node_id, [])
+            if len(durations) < samples:
+                durations.append(test.seconds)
     return {
         node_id: Estimate(seconds=statistics.median(durations), highest=max(durations), samples=len(durations))
         for node_id, durations in seen.items()

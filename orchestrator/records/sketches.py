@@ -12,6 +12,7 @@ import msgspec
 from orchestrator.model import TestOutcome, TestResult
 from orchestrator.records import Record
 from orchestrator.records.encoding import LEVELS, OUTCOMES, BrokenRecordError, quantise, seconds_of, sums
+from orchestrator.records.history import measured
 from orchestrator.records.names import record_name, time_of
 
 FORMAT = 1
@@ -20,8 +21,6 @@ FORGET_DAYS = 90  # a test not seen for so long before the newest folded run has
 _DAY = 86400
 _OUTCOME_OF = {letter: outcome for outcome, letter in OUTCOMES.items()}
 _LEVEL_OF = {letter: level for level, letter in enumerate(LEVELS)}
-# A test that failed may have stopped early, one that was stopped did: neither says what it takes.
-_MEASURED = (TestOutcome.PASSED, TestOutcome.XFAILED, TestOutcome.XPASSED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +109,10 @@ def fold(sketch: Sketch, records: Iterable[Record]) -> Sketch:
         for test in record.tier.result.tests if record.tier.result is not None else ():
             if test.outcome is not TestOutcome.SKIPPED:
                 _add(tests.setdefault(test.node_id, TestSketch()), test, int(record.time // _DAY))
+        for test in measured(record):
+            level = _LEVEL_OF[quantise(test.seconds)]
+            levels = tests[test.node_id].levels
+            levels[level] = levels.get(level, 0) + 1
     newest = max((test.day for test in tests.values()), default=0)
     return Sketch(
         rows=tuple(sorted(rows.values(), key=lambda row: row.key, reverse=True)[:MAX_ROWS]),
@@ -123,9 +126,6 @@ def _add(sketch: TestSketch, test: TestResult, day: int) -> None:
     sketch.flakes += bool(test.attempts) and not test.outcome.bad
     if day >= sketch.day:
         sketch.last, sketch.day = test.outcome, day
-    if test.outcome in _MEASURED:
-        level = _LEVEL_OF[quantise(test.seconds)]
-        sketch.levels[level] = sketch.levels.get(level, 0) + 1
 
 
 def _row(record: Record) -> Row:
