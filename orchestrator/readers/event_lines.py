@@ -42,6 +42,10 @@ class Line(msgspec.Struct):
     nodeids: list[str] = []
     order: str = ""
     peak_bytes: int = 0
+    visible: str | None = None
+    driver: str | None = None
+    cuda: str | None = None
+    torch: str | None = None
 
 
 _decoder = msgspec.json.Decoder(Line)

@@ -24,6 +24,7 @@ TEST_LIMIT: Final = 2_000_000
 
 _RUNS_KEPT = 1_000  # of one test
 _KEPT = 100_000  # of anything else
+_HOLDERS = 20  # processes that held memory of a device
 _PLUGINS_KEPT = 10
 _LATEST = 1e11  # Unix seconds; a time beyond it is no time
 
@@ -75,6 +76,7 @@ class EventLog:
     crashes: tuple[Crash, ...] = ()
     internal_errors: tuple[str, ...] = ()
     gpu: GpuUse | None = None
+    notes: tuple[str, ...] = ()  # worth saying, without consequence
     last: float | None = None  # Unix seconds of the last event
     ended: bool = False  # the main process said so
     exit_status: int | None = None
@@ -107,7 +109,10 @@ class _Reader:
         self.order: str | None = None
         self.retried_crashes = 0
         self.left_to: dict[str, None] = {}
-        self.gpus: list[GpuUse] = []
+        self.gpus: list[tuple[str | None, GpuUse]] = []  # of each process, with the devices it was given
+        self.machine: GpuUse | None = None  # what the driver says is there
+        self.peaks: dict[str, int] = {}
+        self.held: list[str] = []
         self.last: float | None = None
         self.main_sessions = self.main_ends = 0
         self.exit_status: int | None = None
@@ -128,6 +133,9 @@ class _Reader:
             "crash": self._crash,
             "internal-error": self._internal_error,
             "gpu": self._gpu,
+            "devices": self._devices,
+            "gpu-held": self._held,
+            "memory": self._memory,
             "deferred": self._defer,
             "order": self._order,
             "end": self._end,
@@ -323,7 +331,23 @@ class _Reader:
     def _gpu(self, line: Line) -> bool:
         if len(self.gpus) >= _KEPT:
             return False
-        self.gpus.append(GpuUse(devices=tuple(line.devices), peak_bytes=max(0, line.peak_bytes)))
+        use = GpuUse(devices=tuple(line.devices), peak_bytes=max(0, line.peak_bytes), cuda=line.cuda, torch=line.torch)
+        self.gpus.append((line.visible, use))
+        return True
+
+    def _devices(self, line: Line) -> bool:
+        self.machine = GpuUse(devices=tuple(line.devices), peak_bytes=0, driver=line.driver)
+        return True
+
+    def _held(self, line: Line) -> bool:
+        if line.message and len(self.held) < _HOLDERS:
+            self.held.append(line.message)
+        return True
+
+    def _memory(self, line: Line) -> bool:
+        if line.nodeid is None or len(self.peaks) >= TEST_LIMIT:
+            return False
+        self.peaks[line.nodeid] = max(self.peaks.get(line.nodeid, 0), line.peak_bytes)
         return True
 
     def _end(self, line: Line) -> bool:
@@ -357,7 +381,8 @@ class _Reader:
             failed_at={node_id: run.failed_at for node_id, run in leads if run.failed_at is not None},
             crashes=tuple(crash for crash in self.crashes if crash.node_id is not None or crash.worker not in named),
             internal_errors=tuple(self.internal_errors),
-            gpu=_most(self.gpus),
+            gpu=_together(self.gpus, self.machine, self.peaks),
+            notes=tuple(self.held),
             last=self.last,
             ended=0 < self.main_sessions <= self.main_ends,
             exit_status=self.exit_status,
@@ -365,9 +390,27 @@ class _Reader:
         )
 
 
-def _most(gpus: list[GpuUse]) -> GpuUse | None:
-    """What the processes saw and used together."""
+def _together(gpus: list[tuple[str | None, GpuUse]], machine: GpuUse | None, peaks: Mapping[str, int]) -> GpuUse | None:
+    """What the processes saw and used together. Workers that were given different devices saw each their own."""
     if not gpus:
-        return None
-    devices = max((gpu.devices for gpu in gpus), key=len)
-    return GpuUse(devices=devices, peak_bytes=max(gpu.peak_bytes for gpu in gpus))
+        return machine
+    by_devices: dict[str | None, tuple[str, ...]] = {}
+    for visible, gpu in gpus:
+        by_devices[visible] = max(by_devices.get(visible, ()), gpu.devices, key=len)
+    seen: dict[str, tuple[str, ...]] = {}
+    for visible, names in by_devices.items():
+        # Two workers may share a device, or one have several: the same device is counted once.
+        parts = visible.split(",") if visible else []
+        if len(parts) != len(names):
+            seen[visible or ""] = names
+        else:
+            seen |= {part: (name,) for part, name in zip(parts, names, strict=True)}
+    last = gpus[-1][1]
+    return GpuUse(
+        devices=tuple(name for names in seen.values() for name in names),
+        peak_bytes=max((*(gpu.peak_bytes for _, gpu in gpus), *peaks.values())),
+        driver=machine.driver if machine is not None else None,
+        cuda=last.cuda,
+        torch=last.torch,
+        tests=dict(peaks),
+    )

@@ -84,7 +84,14 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
         ],
         "gpu": None
         if result.gpu is None
-        else {"devices": list(result.gpu.devices), "peak_bytes": result.gpu.peak_bytes},
+        else {
+            "devices": list(result.gpu.devices),
+            "peak_bytes": result.gpu.peak_bytes,
+            "driver": result.gpu.driver,
+            "cuda": result.gpu.cuda,
+            "torch": result.gpu.torch,
+            "tests": dict(result.gpu.tests),
+        },
         "stacks": result.stacks,
         "tests": [_test(test) for test in result.tests],
     }

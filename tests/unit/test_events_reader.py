@@ -472,3 +472,50 @@ def test_who_else_retries_is_told_once():
     log = Stream().add("left", plugin="pytest-rerunfailures").add("left", plugin="pytest-rerunfailures").end().read()
 
     assert log.left_to == ("pytest-rerunfailures",)
+
+
+# --- GPUs ----------------------------------------------------------------------------------------------------------
+
+
+def told(event: str, **fields: object) -> bytes:
+    return json.dumps({"event": event, "time": 1.0, "worker": "main", **fields}).encode()
+
+
+def gpu(visible: str | None, names: list[str], peak: int = 5) -> bytes:
+    return told("gpu", devices=names, peak_bytes=peak, visible=visible, torch="2.9", cuda="12.9")
+
+
+@pytest.mark.parametrize(
+    ("lines", "devices", "peak"),
+    [
+        ([], None, 0),
+        ([told("devices", devices=[], driver=None)], (), 0),  # the driver knows of none
+        ([told("devices", devices=["H100"], driver="550")], ("H100",), 0),  # one, that no test used
+        ([gpu(None, ["H100", "H100"])], ("H100", "H100"), 5),
+        ([gpu("0", ["A"], 7), gpu("1", ["B"], 9)], ("A", "B"), 9),  # two workers with a device each
+        ([gpu("0", ["A"], 7), gpu("0", ["A"], 9)], ("A",), 9),  # two that share one
+        ([gpu("0,2", ["A", "C"]), gpu("1,3", ["B", "D"])], ("A", "C", "B", "D"), 5),
+        ([gpu("0", ["A"]), told("memory", nodeid="t.py::a", peak_bytes=11)], ("A",), 11),
+    ],
+)
+def test_the_devices_of_all_processes_are_counted_once_each(lines, devices, peak) -> None:
+    found = read_events([told("session", version=1), *lines]).gpu
+    assert (None if found is None else found.devices) == devices
+    assert found is None or found.peak_bytes == peak
+
+
+def test_what_is_known_of_the_machine_and_of_each_test() -> None:
+    log = read_events(
+        [
+            told("session", version=1),
+            told("devices", devices=["H100"], driver="550.1"),
+            told("gpu-held", message="train.py (pid 4) held 9 MiB of a GPU before the tests began"),
+            told("memory", nodeid="t.py::a", peak_bytes=3),
+            told("memory", nodeid="t.py::a", peak_bytes=2),
+            gpu("0", ["H100"], 4),
+        ]
+    )
+    assert log.gpu is not None
+    assert (log.gpu.driver, log.gpu.cuda, log.gpu.torch) == ("550.1", "12.9", "2.9")
+    assert log.gpu.tests == {"t.py::a": 3}
+    assert log.notes == ("train.py (pid 4) held 9 MiB of a GPU before the tests began",)

@@ -48,6 +48,9 @@ TIMINGS_VARIABLE = "MLTIERS_TIMINGS"
 """The environment variable that names the JSON file of durations that parts are cut by. Without it all tests count the
 same."""
 
+GPUS_VARIABLE = "MLTIERS_GPUS"
+"""The environment variable that says how many CUDA devices are promised. Without it nobody looks after them."""
+
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     """From here on a signal is answered with stacks: the earliest hook there is, so that a hanging conftest is seen."""
@@ -106,6 +109,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_mltiers import order as ordering  # noqa: PLC0415 -- only where it is asked for
 
         ordering.start(config, order, told=told)
+    if os.environ.get(GPUS_VARIABLE, "0") not in ("", "0"):
+        from pytest_mltiers import gpus  # noqa: PLC0415 -- only where it is asked for
+
+        gpus.start(config)
     interval = os.environ.get(CHECKPOINT_VARIABLE)
     if interval:
         from pytest_mltiers import checkpoint  # noqa: PLC0415 -- only where it is asked for

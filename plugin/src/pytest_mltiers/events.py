@@ -93,7 +93,9 @@ class SessionEvents:
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
         yield
-        if (gpu := cuda_use(sys.modules.get("torch"))) is not None:
+        measured: Any = self.config.pluginmanager.get_plugin("pytest_mltiers.gpus.peaks")
+        earlier = () if measured is None else (measured.highest,)
+        if (gpu := cuda_use(sys.modules.get("torch"), earlier)) is not None:
             self.write("gpu", **gpu)
         self.write("end", exitstatus=int(getattr(session, "exitstatus", exitstatus)), failed=session.testsfailed)
 

@@ -151,13 +151,18 @@ def _bytes(limit: Any) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def memory_limit(marker: pytest.Mark) -> int:
+    """The bytes that a ``gpu_memory`` mark allows. Raises pytest.UsageError."""
+    return _bytes(marker.args[0] if marker.args else marker.kwargs.get("limit"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """``@pytest.mark.gpu_memory(limit)``: the peak of torch's allocations during the test stays below the limit."""
     marker = item.get_closest_marker("gpu_memory")
     if marker is None:
         return (yield)
-    limit = _bytes(marker.args[0] if marker.args else marker.kwargs.get("limit"))
+    limit = memory_limit(marker)
     import torch  # noqa: PLC0415 - for tests with this marker only
 
     measured = range(torch.cuda.device_count()) if torch.cuda.is_available() else range(0)
