@@ -256,7 +256,6 @@ def _said(remarks: Sequence[str], rerun: str, limits: Limits) -> dict[str, Any]:
 
 def _detail(index: int, test: TestResult, text: str | None, limits: Limits) -> dict[str, Any]:
     detail = {
-        "test": index,
         "message": _middle(test.message, limits.message) if test.message else None,
         "text": text,
         "file": test.file,
@@ -266,7 +265,7 @@ def _detail(index: int, test: TestResult, text: str | None, limits: Limits) -> d
             for a in test.attempts
         ],
     }
-    return {key: value for key, value in detail.items() if value}
+    return {"test": index, **{key: value for key, value in detail.items() if value}}
 
 
 def _skips(columns: TestColumns, limits: Limits) -> dict[str, Any]:

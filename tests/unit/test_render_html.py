@@ -468,3 +468,29 @@ def test_durations(seconds: float, said: str) -> None:
 )
 def test_line_ranges(lines: tuple[int, ...], limit: int, said: str) -> None:
     assert line_ranges(lines, limit) == said
+
+
+def test_causes_name_their_tests_by_index_in_every_tier() -> None:
+    first = Attempt(outcome=FAILED, seconds=0.5, message="late", text="E   late")
+    tests = [
+        a_test("t.py::a", FAILED, message="ValueError: 1", file="src/a.py", line=4),
+        a_test("t.py::b", PASSED, attempts=(first,)),
+        a_test("t.py::c", FAILED, message="ValueError: 2", file="src/a.py", line=4),
+    ]
+    run = run_of(tier_of("unit", tests), tier_of("gpu", [a_test("t.py::z", PASSED), tests[0]]))
+    data = data_of(run)
+
+    (cause,) = data["insight"]["causes"]
+    assert (cause["tests"], cause["standing"]) == ([0, 4, 2], "unknown")
+    assert cause["rerun"] == "python -m pytest t.py::a t.py::c"
+    assert data["insight"]["flaky"] == [
+        {"test": 1, "remarks": ["passed in attempt 2"], "rerun": "python -m pytest t.py::b"}
+    ]
+    assert next(detail["text"] for detail in data["details"] if detail["test"] == 1) == "E   late"
+
+
+def test_every_failing_test_is_in_one_cause() -> None:
+    tests = [a_test(f"t.py::{n}", FAILED, message=f"E{n % 3}: x", file="a.py", line=n % 2) for n in range(40)]
+    causes = data_of(run_of(tier_of("unit", tests)))["insight"]["causes"]
+
+    assert sorted(index for cause in causes for index in cause["tests"]) == list(range(40))

@@ -36,7 +36,7 @@ function attempts(detail) {
 }
 
 /** Message, place, earlier attempts, traceback and the command that runs the test again. */
-function testBody(i, { withMessage }) {
+function testBody(i, { withMessage, command = true }) {
   const detail = details.get(i) ?? {};
   const reason = skipReason.get(i);
   const body = [];
@@ -46,7 +46,7 @@ function testBody(i, { withMessage }) {
   if (detail.attempts) body.push(h("p", { class: "label" }, "Earlier attempts"), attempts(detail));
   if (detail.text) body.push(...traceback(detail.text));
   else if (isBad(i) && !detail.message) body.push(h("p", { class: "quiet" }, "Nothing more is kept in this report; see junit.xml."));
-  body.push(h("p", { class: "rerun" }, h("code", null, rerun(i)), copyButton(rerun(i), "the command")));
+  if (command) body.push(h("p", { class: "rerun" }, h("code", null, rerun(i)), copyButton(rerun(i), "the command")));
   return body;
 }
 

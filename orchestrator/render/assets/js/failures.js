@@ -1,28 +1,23 @@
 // What broke, grouped by cause: tests that stopped at the same line with the same exception are one entry.
 
-function causeOf(i) {
-  const { message, file, line } = details.get(i) ?? {};
-  const kind = (message ?? outcome(i)).split(/[:\n]/, 1)[0];
-  return file && line ? `${kind}\0${file}\0${line}` : `${outcome(i)}\0${message ?? nodeId(i)}`;
-}
-
 function failuresSection() {
   const bad = [];
   for (let i = 0; i < total; i++) if (isBad(i)) bad.push(i);
   if (!bad.length) return;
-  const groups = new Map();
-  for (const i of bad) {
-    const cause = causeOf(i);
-    if (groups.has(cause)) groups.get(cause).push(i);
-    else groups.set(cause, [i]);
-  }
-  const ranked = [...groups.values()].sort((a, b) => b.length - a.length || a[0] - b[0]);
-  const open = ranked.length <= 3 ? ranked.length : 1;
+  const { causes } = data.insight;
+  const open = causes.length <= 3 ? causes.length : 1;
   section("failures", "Failures", bad.length,
     ...limitNotes(),
     rerunAll(bad),
-    ...more(h("div"), ranked, 50, "causes", (group) => failureCard(group, ranked.indexOf(group) < open)),
+    ...more(h("div"), causes, 50, "causes", (cause) => failureCard(cause, causes.indexOf(cause) < open)),
   );
+}
+
+/** Sentences about a cause or a flaky test, and the command for exactly it. */
+function said({ remarks, rerun: command }) {
+  const parts = remarks.length ? [h("ul", { class: "plain" }, ...remarks.map((remark) => h("li", null, remark)))] : [];
+  if (command) parts.push(h("p", { class: "rerun" }, h("code", null, command), copyButton(command, "the command")));
+  return parts;
 }
 
 function limitNotes() {
@@ -40,15 +35,17 @@ function rerunAll(bad) {
   return h("p", { class: "quiet" }, `Run all ${bad.length} again: `, copyButton(command, "the command for all failing tests"));
 }
 
-function failureCard(group, open) {
+function failureCard(cause, open) {
+  const group = cause.tests;
   const [first] = group;
   const detail = details.get(first) ?? {};
   const tiers = [...new Set(group.map((i) => tierOf(i).name))];
-  const several = group.length > 1;
+  const several = new Set(group.map(nodeId)).size > 1;
+  const standing = cause.standing === "unknown" ? "" : ` · ${cause.standing}`;
   const summary = h("summary", null,
     outcomeMark(first),
     several ? h("span", { class: "title" }, `${plural(group.length, "test")} with one cause`) : h("span", { class: "title" }, testName(first)),
-    h("span", { class: "aside" }, `${tiers.join(", ")}${several ? "" : ` · ${duration(seconds(first))}`}`),
+    h("span", { class: "aside" }, `${tiers.join(", ")}${several ? "" : ` · ${duration(seconds(first))}`}${standing}`),
     h("span", { class: "message" }, (detail.message ?? "").split("\n", 1)[0]),
   );
   const card = h("details", { class: `card v-${outcome(first)}` }, summary);
@@ -56,8 +53,9 @@ function failureCard(group, open) {
   const fill = () => {
     if (card.childElementCount > 1) return;
     const which = several ? [h("p", { class: "label" }, "The first of them"), h("p", null, testLink(first))] : [];
-    const others = several ? [h("p", { class: "label" }, "The others"), ...otherTests(group.slice(1))] : [];
-    card.append(h("div", { class: "card-body" }, ...which, ...testBody(first, { withMessage: (detail.message ?? "").includes("\n") }), ...others));
+    const others = group.length > 1 ? [h("p", { class: "label" }, "The others"), ...otherTests(group.slice(1))] : [];
+    const body = testBody(first, { withMessage: (detail.message ?? "").includes("\n"), command: false });
+    card.append(h("div", { class: "card-body" }, ...which, ...body, ...said(cause), ...others));
   };
   card.addEventListener("toggle", fill);
   card.fill = fill;
@@ -73,18 +71,18 @@ function otherTests(group) {
 }
 
 function flakySection() {
-  const flaky = data.details.filter((detail) => detail.attempts && !isBad(detail.test)).map((detail) => detail.test);
+  const { flaky } = data.insight;
   if (!flaky.length) return;
   section("flaky", "Flaky", flaky.length,
-    h("p", { class: "quiet" }, "Failed first, then passed on a retry."),
-    ...more(h("div"), flaky, 50, "tests", (i) =>
+    h("p", { class: "quiet" }, "Failed first, then passed on a retry. Shown is the first attempt."),
+    ...more(h("div"), flaky, 50, "tests", (flake) =>
       h("details", { class: "card v-flaky" },
         h("summary", null,
           h("span", { class: "v v-flaky" }, icon("flaky"), "flaky"),
-          h("span", { class: "title" }, testName(i)),
-          h("span", { class: "aside" }, tierOf(i).name),
+          h("span", { class: "title" }, testName(flake.test)),
+          h("span", { class: "aside" }, tierOf(flake.test).name),
         ),
-        h("div", { class: "card-body" }, ...testBody(i, { withMessage: true })),
+        h("div", { class: "card-body" }, ...testBody(flake.test, { withMessage: true, command: false }), ...said(flake)),
       ),
     ),
   );

@@ -30,7 +30,7 @@ function comparison(tier, { headline, rows, remarks, detail }) {
     ...(rows.length ? longTable(`Benchmarks of ${tier} that are not the same`, columns, rows, ([name, change, moved, interval, now]) => [
       h("code", null, name), change, moved, interval, now ? benchmarkTime(now) : "–",
     ], 50, "benchmarks") : []),
-    ...(remarks.length ? [h("ul", null, ...remarks.map((remark) => h("li", null, remark)))] : []),
+    ...remarks.map((remark) => h("p", { class: "quiet" }, remark)),
     ...(detail ? [h("pre", null, detail)] : []),
   ];
 }
