@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import posixpath
@@ -81,6 +82,8 @@ def gather(
     event = override(complete(_event(event_name, environment, here, head), github, notes), sha=sha, pr=pr)
     if pr is not None and event.name == "workflow_dispatch":
         event = look_up(event, pr, github, notes)
+    if here is not None and event.name == "workflow_run":
+        _fetch_head(event, here, environment, notes)
     found = _range(event, here, head, notes)
     changes = _changes(event, here, found, github, notes) if here is not None else Changes(files=None, source=absent)
     ruled = _trusted(own, event, here, prefix + config.name, notes)
@@ -225,8 +228,11 @@ def _payload(environment: Environment) -> dict[str, Any] | None:
 
 def _range(event: Event, git: Git | None, head: str | None, notes: list[str]) -> tuple[str, str | None] | None:
     """Base and head of the change as this clone has them, so that line numbers are those of the files on disk."""
-    if git is None or head is None or event.base_sha is None or event.name in _ELSEWHERE:
+    if git is None or head is None or event.base_sha is None or event.name == "issue_comment":
         return None
+    if event.name == "workflow_run":
+        head = event.sha if event.sha is not None and git.commit(event.sha) is not None else None
+        return None if head is None or git.merge_base(event.base_sha, head) is None else (event.base_sha, head)
     if not event.on_github:
         return event.base_sha, None  # a laptop tests the files on disk, whatever event it stands in for
     if event.name == "pull_request" and head != event.sha:
@@ -241,6 +247,27 @@ def _range(event: Event, git: Git | None, head: str | None, notes: list[str]) ->
     if git.commit(event.base_sha) is None or git.merge_base(event.base_sha, head) is None:
         return None
     return event.base_sha, head
+
+
+def _fetch_head(event: Event, git: Git, environment: Environment, notes: list[str]) -> None:
+    """Bring the pull request's commits into this clone, as data: which lines they change is all that is asked."""
+    pull = event.pull_request
+    if pull is None or event.sha is None or git.commit(event.sha) is not None:
+        return
+    url = f"{event.server_url}/{event.repository}.git"
+    variables = dict(environment.variables)
+    if environment.token is not None:  # in the environment: a command line is everybody's to read
+        basic = base64.b64encode(f"x-access-token:{environment.token}".encode()).decode()
+        variables |= {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"http.{url}.extraheader",
+            "GIT_CONFIG_VALUE_0": f"AUTHORIZATION: basic {basic}",
+        }
+    try:
+        place = Git(root=git.root, variables=variables)
+        place.run("fetch", "--quiet", "--no-tags", url, f"refs/pull/{pull.number}/head")
+    except GitError as error:
+        notes.append(f"the pull request's commits cannot be fetched: {error.message}")
 
 
 def _changes(
@@ -297,8 +324,9 @@ def _trusted(own: Config, event: Event, git: Git | None, path: str, notes: list[
             base = parse_config(text, filename=f"{event.base_ref}:{path}")
         except ConfigError:
             notes.append(f"{path} of the base branch cannot be read, so no tier of it starts another runner")
-    elif event.name in _ELSEWHERE:
-        return Ruled(config=own)  # the default branch's own, which is what is checked out
+    elif event.name != "pull_request":
+        # The checkout is the default branch's; or, of what was dispatched, the limits were the base branch's then.
+        return Ruled(config=own)
     ruled = apply_base(own, base)
     notes += ruled.notes
     # Whoever dispatches by hand may write here, and so merge what they name.

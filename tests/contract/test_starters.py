@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from orchestrator import bootstrap
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 PERMISSIONS = {
@@ -75,3 +78,25 @@ def test_a_night_is_never_cancelled_by_a_newer_one() -> None:
 def test_no_starter_is_a_pull_request_target() -> None:
     for path in WORKFLOWS.glob("*.yml"):
         assert "pull_request_target" not in triggers(load(path.stem)), path.name
+
+
+@pytest.mark.parametrize(
+    ("event", "payload", "command"),
+    [
+        ("push", {}, "run"),
+        ("pull_request", {"action": "opened"}, "run"),
+        ("pull_request", {"action": "labeled"}, "dispatch"),
+        ("pull_request", [], "run"),
+        ("pull_request", None, "run"),
+        ("issue_comment", {"action": "created"}, "dispatch"),
+        ("schedule", {}, "run"),
+    ],
+)
+def test_an_approval_starts_what_runs_elsewhere_and_nothing_here(
+    event: str, payload: Any, command: str, tmp_path: Path
+) -> None:
+    told = tmp_path / "event.json"
+    told.write_text("no JSON" if payload is None else json.dumps(payload), encoding="utf-8")
+    environ = {"GITHUB_EVENT_NAME": event, "GITHUB_EVENT_PATH": str(told)}
+    assert ("dispatch" if bootstrap.approves(environ) else "run") == command
+    assert bootstrap.approves({"GITHUB_EVENT_NAME": event}) is (event == "issue_comment")

@@ -6,12 +6,14 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.loopback_github import READ, LoopbackGitHub, Run, payloads
 from tests.loopback_github.state import Comment
+from tests.support.project import Project
 from tests.support.trust_scene import FILES, Make, Scene, make_scene
 
 
@@ -231,6 +233,34 @@ def test_the_pull_request_is_githubs_word_and_not_the_artifacts(fork: Scene) -> 
     _, comments = report(fork, finished_run(fork, lies))
     assert len(comments) == 1
     assert other.comments == []
+
+
+COVERED = {
+    "files": {
+        "src/calc.py": {
+            "executed_lines": [1, 2],
+            "missing_lines": [],
+            "excluded_lines": [],
+            "summary": {"covered_lines": 2, "num_statements": 2},
+        }
+    }
+}
+
+
+def test_the_changed_lines_of_a_fork_are_known(github: LoopbackGitHub, project: Make, tmp_path: Path) -> None:
+    patched = {"ml-tiers.yml": FILES["ml-tiers.yml"].replace("tiers:\n", "coverage: {patch: 80}\ntiers:\n", 1)}
+    scene = make_scene(github, project, fork=True, files=patched)
+    # The job's clone has every branch of this repository, and no commit of the fork.
+    scene.project.git("update-ref", f"refs/pull/{scene.pull.number}/head", scene.pull.head_sha)
+    scene.project.git("checkout", "-q", "main")
+    clone = tmp_path / "clone"
+    scene.project.git("clone", "-q", "--single-branch", "--branch", "main", str(scene.project.root), str(clone))
+    scene.project = Project(clone, {})
+    done, (comment,) = report(scene, finished_run(
+        scene, {"unit/junit.xml": PASSED, "unit/coverage.json": json.dumps(COVERED)}
+    ))  # fmt: skip
+    assert done.code == 0, done.err
+    assert "of the change: **100" in comment.body
 
 
 def test_a_strangers_results_are_remembered_as_a_strangers(fork: Scene) -> None:
