@@ -101,6 +101,7 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         gpu=log.gpu if log is not None else None,
         deselected=log.deselected if log is not None else 0,
         deferred=log.deferred if log is not None else (),
+        order=log.order if log is not None else None,
         parts=(part,) if part is not None else (),
         workers=plan.workers,
         command=plan.command,

@@ -538,6 +538,7 @@ class TierResult:
     deselected: int = 0
     contexts: bytes | None = None  # contexts.json of a tier that measured which tests execute which lines
     deferred: tuple[str, ...] = ()  # node ids that did not fit into the budget and wait for a later run
+    order: str | None = None  # in which its tests ran, in words; None: nobody said
     parts: tuple[ShardPart, ...] = ()  # the shards it is made of; empty: it was not split
     workers: int = 1
     command: tuple[str, ...] = ()

@@ -12,10 +12,9 @@ from orchestrator.gather import Situation, changed_lines
 from orchestrator.git import GitError
 from orchestrator.model import Plan, TierPlan
 from orchestrator.order import Order, fit_note, order_of
-from orchestrator.render.words import plural
 from orchestrator.records.contexts import Contexts, read_contexts
+from orchestrator.render.words import plural
 from orchestrator.touched import Mention, touched_tests
-
 
 
 class LooksForWords(Protocol):

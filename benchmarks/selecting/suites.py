@@ -105,8 +105,10 @@ class Study:
     texts: dict[str, str]  # of every file of the project that is text
 
 
-def study(suite: Suite, *, wanted: int, seed: int, processes: int, talk: Callable[[str], None]) -> Study:
-    """What is known of a suite: from the cache, or measured now."""
+def study(
+    suite: Suite, *, wanted: int, seed: int, processes: int, seconds: float, talk: Callable[[str], None]
+) -> Study:
+    """What is known of a suite: from the cache, or measured now, for at most so many seconds."""
     folder = CACHE / suite.name
     home = folder / "project"
     if not home.is_dir():
@@ -121,7 +123,20 @@ def study(suite: Suite, *, wanted: int, seed: int, processes: int, talk: Callabl
         else []
     )
     if sum(tells(o) for o in found) < wanted:
-        _inject(suite, home, base, contexts, found, cached, wanted=wanted, seed=seed, processes=processes, talk=talk)
+        until = time.monotonic() + seconds
+        _inject(
+            suite,
+            home,
+            base,
+            contexts,
+            found,
+            cached,
+            wanted=wanted,
+            seed=seed,
+            processes=processes,
+            until=until,
+            talk=talk,
+        )
     texts = {
         str(p.relative_to(home)): p.read_text(errors="replace") for p in sorted(home.rglob("*")) if _is_text(p, home)
     }
@@ -220,6 +235,7 @@ def _inject(
     wanted: int,
     seed: int,
     processes: int,
+    until: float,
     talk: Callable[[str], None],
 ) -> None:
     """Run the suite on one fault after the other, till it has seen as many as wanted."""
@@ -238,7 +254,7 @@ def _inject(
     def work(copy: Path, mine: Sequence[tuple[Fault, str]]) -> None:
         with _Runner(suite, copy) as runner:
             for fault, place in mine:
-                if sum(tells(o) for o in found) >= wanted:
+                if sum(tells(o) for o in found) >= wanted or time.monotonic() > until:
                     return
                 if not is_runnable(fault):
                     continue

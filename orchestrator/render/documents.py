@@ -54,6 +54,7 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
         "counts": _counts(result.counts),
         "deselected": result.deselected,
         "deferred": list(result.deferred),
+        "order": result.order,
         "schedule": {
             "first_failure": None if schedule.first_failure is None else round(schedule.first_failure, 3),
             "idle": round(schedule.idle, 3),
