@@ -170,8 +170,11 @@ class _Group:
 def _causes(ran: Sequence[tuple[TierVerdict, TierResult]], pasts: Mapping[str, _Past]) -> list[Cause]:
     groups = _grouped(ran)
     causes = [_cause(group, pasts) for group in groups]
-    places = sorted(range(len(causes)), key=lambda i: (_STANDINGS.index(causes[i].standing), -len(causes[i].tests), i))
-    return [causes[place] for place in places]
+
+    def rank(cause: Cause) -> tuple[int, int, str]:
+        return _STANDINGS.index(cause.standing), -len(cause.tests), cause.tests[0].node_id
+
+    return sorted(causes, key=rank)
 
 
 def _grouped(ran: Sequence[tuple[TierVerdict, TierResult]]) -> list[_Group]:
@@ -204,7 +207,8 @@ def _key(test: TestResult, kind: str) -> tuple[object, ...]:
 
 
 def _cause(group: _Group, pasts: Mapping[str, _Past]) -> Cause:
-    tests = tuple(group.tests.values())
+    # Not as they ended: which worker is faster says nothing, and the same results are to read the same.
+    tests = tuple(sorted(group.tests.values(), key=lambda test: test.node_id))
     first = tests[0]
     compared: dict[str, tuple[Standing, Record | None]] = {}
     for name, node_id in group.places:
@@ -220,7 +224,7 @@ def _cause(group: _Group, pasts: Mapping[str, _Past]) -> Cause:
         excerpt=excerpt(first.text, first.message, file=first.file, line=first.line),
         standing=standing,
         remarks=tuple(_remarks(first, result, pasts[tier.name], compared, standing)),
-        rerun=rerun(tier, result, list(group.tests)),
+        rerun=rerun(tier, result, [test.node_id for test in tests]),
     )
 
 
@@ -298,7 +302,7 @@ def _flakes(ran: Sequence[tuple[TierVerdict, TierResult]], pasts: Mapping[str, _
         for test in result.tests:
             if test.attempts and not test.outcome.bad:
                 found.setdefault(test.node_id, []).append((tier, result, test))
-    for node_id, places in found.items():
+    for node_id, places in sorted(found.items()):
         tier, result, test = places[0]
         first = test.attempts[0]
         flaky, runs = _flaky_runs(pasts[tier.name], node_id)

@@ -89,3 +89,38 @@ def test_the_budget_ends_retries_too(make: Make) -> None:
     (test,) = done.document("unit/result.json")["tests"]
     assert test["outcome"] == "unfinished"
     assert "quick" in test["attempts"][0]["message"]
+
+
+BROKEN = """
+import pytest
+def check(x):
+    assert x < LIMIT, "too big"
+@pytest.mark.parametrize("x", [1, 2, 3])
+def test_many(x): check(x)
+"""
+
+
+def test_a_failure_is_new_with_the_change_and_stays_the_change_s(make: Make) -> None:
+    project = make("retries: 1", "workers: 1", it=BROKEN.replace("LIMIT", "9"), flaky=TESTS)
+    assert project.mltiers("run").code == 0
+    base = project.git("rev-parse", "HEAD")
+    project.git("checkout", "-q", "-b", "topic")
+    project.write({"tests/test_it.py": BROKEN.replace("LIMIT", "2")})
+    first = project.commit()
+    done = project.mltiers("run")
+    comment = (project.root / ".mltiers/comment.md").read_text()
+
+    assert done.code == 1
+    assert "2 failing tests with 1 cause, new with this change" in comment
+    assert f"- not so at {base[:10]}" in comment
+    assert "- first seen here" in comment
+    assert "E       assert 2 < 2" in comment
+    assert "python -m pytest 'tests/test_it.py::test_many[2]' 'tests/test_it.py::test_many[3]'" in comment
+    assert "1 flaky test: failed first, passed when tried again" in comment
+    assert "- flaky in 2 of the last 2 runs" in comment
+    assert "new · not so at" in done.out
+    assert "flaky tests/test_flaky.py::test_second" in done.out
+
+    project.commit()
+    again = project.mltiers("run")
+    assert f"first seen at {first[:10]}" in again.out.replace("\n      ", " ")

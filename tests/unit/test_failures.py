@@ -41,6 +41,7 @@ P, F, E, S, U = (
 )
 HEAD, BASE, OLD, OLDER = "a" * 40, "b" * 40, "c" * 40, "d" * 40
 DAY = 86_400.0
+FIRST = Attempt(outcome=F, seconds=1.0, message="assert 1 == 2", text="E   assert 1 == 2")
 PULL = PullRequest(number=7, head_sha=HEAD, head_repository="o/r", base_ref="main", base_sha=BASE)
 EVENT = Event(name="pull_request", sha=HEAD, base_sha=BASE, pull_request=PULL)
 
@@ -174,6 +175,16 @@ def test_every_failing_test_is_in_a_cause_and_no_other_test_is(tests, tier) -> N
     assert all(cause.excerpt.count("\n") < LINES for cause in found.causes)
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.randoms(use_true_random=False))
+def test_the_order_in_which_tests_ended_changes_nothing(random) -> None:
+    tests = [a_test(f"{n}", message=f"E{n % 4}: x", line=n % 3, text=f"E   E{n % 4}: x {n}") for n in range(12)]
+    tests += [a_test(f"flaky{n}", P, attempts=(FIRST,), text=str(n)) for n in range(3)]
+    shuffled = random.sample(tests, len(tests))
+
+    assert causes(*shuffled) == causes(*tests)
+
+
 # --- is it mine? ---------------------------------------------------------------------------------------------------
 
 GOOD, BAD = a_test(outcome=P), a_test()
@@ -269,12 +280,12 @@ def test_a_rerun_of_one_commit_that_passed_is_told() -> None:
 
 @pytest.mark.parametrize("name", ["a b", "x['q']", "$HOME", "a;rm -rf", "ü\n", "--x"])
 def test_the_command_is_exact(name: str) -> None:
-    tests = (a_test(f"t[{name}]"), a_test("other"))
+    tests = (a_test(f"t[{name}]"), a_test("u"))
     (cause,) = causes(*tests, markers="gpu and not slow", args=("--device", "cuda:0")).causes
 
     words = shlex.split(cause.rerun)
     assert words[:7] == ["python", "-m", "pytest", "-m", "gpu and not slow", "--device", "cuda:0"]
-    assert words[7:] == [f"t.py::t[{name}]", "t.py::other"]
+    assert words[7:] == [f"t.py::t[{name}]", "t.py::u"]
 
 
 def test_a_command_for_many_names_one() -> None:
@@ -285,9 +296,7 @@ def test_a_command_for_many_names_one() -> None:
 
 # --- flaky ---------------------------------------------------------------------------------------------------------
 
-FLAKY = a_test(
-    outcome=P, attempts=(Attempt(outcome=F, seconds=1.0, message="assert 1 == 2", text="E   assert 1 == 2"),)
-)
+FLAKY = a_test(outcome=P, attempts=(FIRST,))
 
 
 def test_the_rate_is_of_the_runs_that_had_the_test() -> None:
