@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -271,6 +273,66 @@ def test_the_matrix_names_every_shard(job: Job, tmp_path: Path) -> None:
 SUITE = {
     "tests/test_unit.py": "import pytest\n\n\n@pytest.mark.parametrize('n', range(7))\ndef test_unit(n):\n    pass\n"
 }
+
+
+def timed(job: Job, *, seconds: dict[str, float]) -> None:
+    """An earlier commit's run of the gpu tier, with these durations of its tests."""
+    (job.project.root / "tests" / "test_gpu.py").write_text(
+        "".join(f"def {name}():\n    pass\n\n\n" for name in seconds)
+    )
+    job.sha = job.project.commit("gpu tests")
+    cases = "".join(
+        f'<testcase classname="tests.test_gpu" name="{name}" file="tests/test_gpu.py" time="{value}"></testcase>'
+        for name, value in seconds.items()
+    )
+    total = sum(seconds.values())
+    junit = (
+        f'<testsuites><testsuite name="pytest" tests="{len(seconds)}" time="{total}">{cases}</testsuite></testsuites>'
+    )
+    result = {"version": 1, "tier": "gpu", "sha": job.sha, "ending": "exited", "exit_code": 0, "seconds": total}
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("gpu/junit.xml", junit)
+        archive.writestr("gpu/result.json", json.dumps(result))
+    job.github.hooks = finishing(packed.getvalue())
+    done = job.run("run", "--wait", "--json")
+    assert json.loads(done.out)["tiers"]["gpu"]["verdict"] == "passed", done.err
+
+
+def test_as_many_machines_as_the_budget_needs_all_split_by_the_same_durations(
+    github: LoopbackGitHub, project: Make, tmp_path: Path
+) -> None:
+    config = CONFIG.replace("tests], when: [push, nightly]", "tests/test_gpu.py], when: [push, nightly], workers: 1")
+    job = Job(github, project({**FILES, "ml-tiers.yml": config}))
+    timed(job, seconds={"test_long": 900.0, **{f"test_{n}": 150.0 for n in range(6)}})  # 30 minutes, in a budget of 30
+    job.project.write({"ml-tiers.yml": config.replace("queue: 1h}", "queue: 1h, shards: auto}")})
+    job.sha = job.project.commit("auto")
+    output = tmp_path / "output"
+    done = job.run("plan", GITHUB_OUTPUT=str(output))
+    assert "2 machines: the slowest is expected to take 9" in done.out, done.out + done.err
+    (matrix,) = [json.loads(line) for line in output.read_text().splitlines() if line.startswith('{"include"')]
+    parts = [leg["part"] for leg in matrix["include"] if leg["tier"] == "gpu"]
+    snapshot = parts[0].partition("@")[2]
+    assert parts == [f"1/2@{snapshot}", f"2/2@{snapshot}"]
+    # The history goes on meanwhile: the shards are still split by what it was.
+    job.github.hooks = Hooks()
+    job.run("run", "unit", GITHUB_RUN_ID="80")
+    ran = {}
+    for number, part in enumerate(parts, 1):
+        out = tmp_path / str(number)
+        done = job.run("run", "gpu", "--no-dispatch", "--shard", part, "--out", str(out), GITHUB_RUN_ID="81")
+        assert done.code == 0, done.err
+        tests = json.loads((out / "gpu" / "result.json").read_text())["tests"]
+        ran[number] = {test["node_id"].partition("::")[2] for test in tests}
+    assert {"test_long"} in ran.values()
+    assert len(ran[1] | ran[2]) == 7
+    report = job.run("report", str(tmp_path / "1"), str(tmp_path / "2"), "--tier", "gpu", "--json", GITHUB_RUN_ID="82")
+    assert json.loads(report.out)["tiers"]["gpu"]["verdict"] == "passed", report.err
+    # A shard that cannot be told the durations does not run at all.
+    lost = job.run("run", "gpu", "--no-dispatch", "--shard", f"1/2@{'f' * 40}")
+    assert lost.code == 3
+    assert "mltiers: what earlier runs took is unknown" in lost.err
+    assert not (job.project.root / ".mltiers" / "gpu" / "result.json").exists()
 
 
 def test_shards_that_ran_here_are_one_tier_when_reported(project: Make, tmp_path: Path) -> None:
