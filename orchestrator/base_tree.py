@@ -21,6 +21,7 @@ from orchestrator.model import Event
 
 # Files that say what is installed. What is installed here was chosen by the head's.
 _ENVIRONMENT = ("requirements*.txt", "*.lock", "pdm.lock", "Pipfile", "environment*.y*ml", "pyproject.toml", "setup.py")
+_MOST_GENERATED = 200
 _DEEP = 3  # folders below a source folder in which its top-level packages are looked for
 _NO_SOURCE = frozenset({"node_modules", "__pycache__", "site-packages", "build", "dist"})
 
@@ -73,8 +74,10 @@ def lay_over(
     chosen: set[str] = set(files)
     for path in paths:
         folder = root / path.partition("::")[0]
-        if folder.is_dir() and not any(_within(root / entry, folder) for entry in source):
+        apart = not any(_within(one, folder) for one in (root, *(root / entry for entry in source)))
+        if folder.is_dir() and apart:
             chosen.update(_files_below(folder, root))
+            shutil.rmtree(target / Path(os.path.relpath(folder, root)), ignore_errors=True)
     for file in tuple(chosen):
         for parent in Path(file).parents:
             if (root / parent / "conftest.py").is_file():
@@ -84,6 +87,22 @@ def lay_over(
             (target / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / file, target / file)
     return chosen
+
+
+def bring_generated(base: Base, root: Path, target: Path, source: Sequence[str]) -> list[str]:
+    """Copy the Python files of the source that git ignores, and that the base therefore lacks, from the head.
+
+    Ignored folders (a virtual environment, a build) are left out whole. Returns what was copied, relative to ``root``.
+    """
+    if base.git is None:
+        return []
+    asked = ("ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z", "--", *source)
+    listed = [os.fsdecode(path) for path in base.git.run(*asked).split(b"\0")]
+    chosen = [path for path in listed if path.endswith(".py") and not (target / path).exists()]
+    for path in chosen[:_MOST_GENERATED]:
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / path, target / path)
+    return chosen[:_MOST_GENERATED]
 
 
 def _files_below(folder: Path, root: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from orchestrator.base_tree import Base, base_tree, environment_differs, importable_names, lay_over
+from orchestrator.base_tree import Base, base_tree, bring_generated, environment_differs, importable_names, lay_over
 from orchestrator.compare import MOST_BLOCKS, RESOLUTION, block_value, estimate, least_blocks, undecided
 from orchestrator.git import GitError
 from orchestrator.model import BenchmarkChange, Change, Comparison, Ending, TierPlan
@@ -68,8 +68,13 @@ def compare_with_base(bench: Bench, base: Base, *, tests: Sequence[str], seconds
             target = tree / base.prefix
             files = {test.partition("::")[0] for test in tests}
             over = lay_over(bench.root, target, paths=bench.tier.paths, source=bench.source, files=files)
+            generated = bring_generated(base, bench.root, target, bench.source)
             run = _Run(bench, base, tree, Path(os.path.realpath(folder)), began + seconds - _MARGIN)
             found = run.compare(found, list(dict.fromkeys(tests)), over, changed)
+            if generated:
+                what = ", ".join(generated[:3]) + (" …" if generated[3:] else "")
+                note = f"files that git ignores were taken from the head: {what}"
+                found = replace(found, notes=(*found.notes, note))
     except IncomparableError as problem:
         found = replace(found, problem=str(problem), detail=problem.detail)
     except GitError as error:

@@ -38,7 +38,7 @@ BY_TURNS = (
     "--benchmark-max-time=0.02",
     "--benchmark-min-rounds=3",
     "--continue-on-collection-errors",
-    *("-p", "no:randomly", "-p", "no:cacheprovider"),
+    *("-p", "no:randomly"),
 )
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

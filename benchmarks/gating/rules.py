@@ -40,10 +40,12 @@ def _mean(visits: list[dict[str, Any]]) -> float:
     return sum(one["mean"] * one["count"] for one in visits) / sum(one["count"] for one in visits)
 
 
-def visits_of(block: Block, test: str, base: str, head: str) -> Visits:
-    """The visits of one benchmark on two of a block's sides."""
-    own = [visit for visit in block["visits"] if visit["test"] == test]
-    return Visits([visit[base] for visit in own], [visit[head] for visit in own])
+def between(first: Block, second: Block, test: str, base: str, head: str) -> Visits:
+    """The visits of one benchmark on a side of one block and on a side of another, or of the same."""
+    sides = []
+    for block, side in ((first, base), (second, head)):
+        sides.append([visit[side] for visit in block["visits"] if visit["test"] == test])
+    return Visits(*sides)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ PEERS = (
 
 def values(blocks: Sequence[Block], test: str, base: str, head: str) -> list[float]:
     """What our rule makes of each block for one benchmark."""
-    return [block_value(visits_of(block, test, base, head).pairs) for block in blocks]
+    return [block_value(between(block, block, test, base, head).pairs) for block in blocks]
 
 
 def ours(measured: Sequence[float], *, gate: float, benchmarks: int) -> tuple[Change, int]:

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.gating.rules import PEERS, Block, Rule, ours, values, visits_of
+from benchmarks.gating.rules import PEERS, Block, Rule, between, ours, values
 from orchestrator.model import Change
 
 RUN_LENGTH = 4
@@ -130,38 +130,43 @@ class Study:
         suites = RECORDINGS * SUITES
         return Found(rate(alarms), rate(slowed), open_ones / suites / len(self.tests), needed / suites)
 
-    def peer(self, rule: Rule, *, head: str, seed: int = 1) -> tuple[Rate, Rate]:
-        """A peer's false alarms over suites of equals, and how often it finds one slowed benchmark."""
+    def peer(self, rule: Rule, *, head: str, apart: bool, seed: int = 1) -> tuple[Rate, Rate]:
+        """A peer's false alarms over suites of equals, and how often it finds one slowed benchmark.
+
+        ``apart``: base and head are processes of two consecutive blocks, a minute after one another, instead of two
+        that took turns.
+        """
         rng = random.Random(seed)
-        # One look at each block for each benchmark: what a rule says of one block does not depend on the others.
-        single = rule.blocks == 1
-        verdicts = {
-            (test, pair): [rule.slower([visits_of(block, test, *pair)]) for block in self.blocks]
-            for test in self.tests
-            for pair in (("base", "same"), ("same", "base"), ("base", head))
-            if single
-        }
+        later = 1 if apart else 0
+        count = len(self.blocks)
+        pairs = (("base", "same"), ("same", "base"), ("base", head))
         seen = {
-            (test, pair): [visits_of(block, test, *pair) for block in self.blocks]
+            (test, pair): [
+                between(self.blocks[index], self.blocks[(index + later) % count], test, *pair) for index in range(count)
+            ]
             for test in self.tests
-            for pair in (("base", "same"), ("same", "base"), ("base", head))
-            if not single
+            for pair in pairs
         }
-        alarms, slowed = [], []
+        single = (
+            {key: [rule.slower([visits]) for visits in own] for key, own in seen.items()} if rule.blocks == 1 else None
+        )
+
+        def slower(test: str, pair: tuple[str, str], chosen: Sequence[int]) -> bool:
+            if single is not None:
+                return single[test, pair][chosen[0]]
+            return rule.slower([seen[test, pair][index] for index in chosen])
+
+        alarms: list[list[bool]] = []
+        slowed: list[list[bool]] = []
         for _ in range(RECORDINGS):
-            drawn = runs(len(self.blocks), range(len(self.blocks)), rng)
+            drawn = runs(count, range(count), rng)
             alarms.append([])
             slowed.append([])
             for _ in range(SUITES):
                 chosen = runs(rule.blocks, drawn, rng)
-                pair = rng.choice((("base", "same"), ("same", "base")))
-                victim = rng.choice(self.tests)
-                if single:
-                    alarms[-1].append(any(verdicts[test, pair][chosen[0]] for test in self.tests))
-                    slowed[-1].append(verdicts[victim, ("base", head)][chosen[0]])
-                else:
-                    alarms[-1].append(any(rule.slower([seen[t, pair][i] for i in chosen]) for t in self.tests))
-                    slowed[-1].append(rule.slower([seen[victim, ("base", head)][i] for i in chosen]))
+                equals = rng.choice(pairs[:2])
+                alarms[-1].append(any(slower(test, equals, chosen) for test in self.tests))
+                slowed[-1].append(slower(rng.choice(self.tests), pairs[2], chosen))
         return rate(alarms), rate(slowed)
 
 

@@ -43,7 +43,7 @@ def test_slow(benchmark):
 """
 SLOWER = CORE.replace("def slow(n):\n", "def slow(n):\n    n *= 2\n")
 FILES = {
-    ".gitignore": ".mltiers/\n__pycache__/\n*.generated.py\n_version.py\n",
+    ".gitignore": ".mltiers/\n__pycache__/\n_version.py\nweights.bin\n",
     "src/work/__init__.py": "",
     "src/work/core.py": CORE,
     "tests/benchmarks/test_speed.py": SPEED,
@@ -120,13 +120,23 @@ def test_benchmarks_that_time_nothing_of_the_source_are_refused(tmp_path: Path) 
 
 
 def test_a_base_that_cannot_run_is_said_with_its_own_words(tmp_path: Path) -> None:
-    ours = project(
-        tmp_path / "project", {**FILES, "tests/conftest.py": "import work._version\n", "src/work/_version.py": ""}
-    )
+    reads = {"tests/conftest.py": "open('weights.bin')\n", "weights.bin": ""}
+    ours = project(tmp_path / "project", {**FILES, **reads})
     ours.write({"src/work/core.py": SLOWER})
     done = ours.mltiers("run")
     assert "the base cannot run these benchmarks" in refused(done)
-    assert "No module named 'work._version'" in comparison(done)["detail"]
+    assert "No such file or directory: 'weights.bin'" in comparison(done)["detail"]
+
+
+def test_generated_code_that_git_ignores_is_taken_along(tmp_path: Path) -> None:
+    version = {"src/work/__init__.py": "from work import _version\n", "src/work/_version.py": ""}
+    ours = project(tmp_path / "project", {**FILES, **version})
+    ours.write({"src/work/core.py": SLOWER})
+    ours.write({"ml-tiers.yml": CONFIG.format(python=sys.executable, env="PYTHONPATH: src").replace("5m", "30s")})
+    said = comparison(ours.mltiers("run"))
+    assert said["problem"] is None, said
+    assert said["alone"] == {}
+    assert said["notes"][-1] == "files that git ignores were taken from the head: src/work/_version.py"
 
 
 def test_a_shallow_clone_says_what_it_needs(tmp_path: Path) -> None:
