@@ -63,11 +63,12 @@ def post_statuses(run: RunVerdict, github: GitHub, *, url: str | None) -> list[s
     known: set[str] | None = None
     for tier in run.tiers:
         said = status_of(tier)
-        if said is None:
+        idle = tier.verdict is Verdict.NOT_RUN and not tier.plan.capped
+        if said is None or (idle and event.name == "issue_comment"):  # nobody's comment excuses a tier from running
             continue
         context = status_context(run.plan.config_path, tier.name)
         try:
-            if tier.verdict is Verdict.NOT_RUN and not tier.plan.capped:
+            if idle:
                 known = _known(github, event.sha) if known is None else known
                 if context in known:
                     continue  # an approved run has told more of this commit, or waits to

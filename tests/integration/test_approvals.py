@@ -103,6 +103,15 @@ def test_the_head_that_moved_meanwhile_is_not_started(github: LoopbackGitHub, pr
     assert "was asked for" in answers(scene)[0]
 
 
+def test_no_comment_excuses_a_tier_from_running(scene: Scene) -> None:
+    """Also where somebody's own workflow says `mltiers run` on comments."""
+    for text in ("/mltiers smoke", "/mltiers gpu", "hello"):
+        done = scene.command("run", name="issue_comment", payload=scene.comment("stranger", text, minutes=1))
+        assert done.code == 0, done.err
+    assert scene.repository.statuses == []
+    assert started(scene) == []
+
+
 def test_a_label_starts_what_is_pre_merge_and_nothing_else(scene: Scene) -> None:
     done = scene.command("dispatch", name="pull_request", payload=scene.labeled("ann"))
     assert done.code == 0, done.err
