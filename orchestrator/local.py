@@ -34,6 +34,7 @@ from orchestrator.records.contexts import contexts_document
 from orchestrator.results_folder import prepare_out
 from orchestrator.salvage import CHECKPOINT_SECONDS, CHECKPOINT_VARIABLE, salvage_coverage
 from orchestrator.shards import Timings
+from orchestrator.warm import became_of_it, warm_command
 
 # How the plugin is asked for what it does (plugin/src/pytest_mltiers/__init__.py); without them it does nothing.
 EVENTS_VARIABLE = "MLTIERS_EVENTS"
@@ -172,7 +173,7 @@ def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
         write_json(folder / "order.json", order_document(order))
     with progress.following(tier.name, events):
         done = supervise(
-            tier.command,
+            warm_command(tier, folder, plugin_folder()),
             cwd=place.root,
             env=tier_environment(tier, place),
             deadline=tier.budget,
@@ -182,6 +183,7 @@ def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
             py_spy=_py_spy(tier, place.environment),
         )
     outcome = _outcome(tier, done)
+    outcome = replace(outcome, notes=(*outcome.notes, *became_of_it(tier, folder)))
     if tier.coverage and outcome.stopped is not None:
         env = tier_environment(tier, place)
         patience = _PATIENCE[outcome.ending]

@@ -203,6 +203,25 @@ class PythonFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Suite:
+    """What a tier's test files bring with them when they are imported, as far as their text tells."""
+
+    modules: tuple[str, ...] = ()  # imported from outside the project, in the order of their first appearance
+    own: tuple[str, ...] = ()  # top-level names of the project's own files
+    rewritten: tuple[str, ...] = ()  # top-level names whose assertions pytest is asked to rewrite
+    sets: tuple[str, ...] = ()  # environment variables that they set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warmth:
+    """Whether a tier's workers are forked from one process that has imported ``suite.modules``, or why not."""
+
+    warm: bool
+    reason: str
+    suite: Suite = Suite()
+
+
+@dataclass(frozen=True, kw_only=True)
 class TierPlan:
     """The decision about one tier. ``run`` False needs ``reason``; ``where`` is "here" or "dispatched"."""
 
@@ -238,6 +257,7 @@ class TierPlan:
     python: PythonFacts | None = None
     command: tuple[str, ...] = ()  # what runs, with {out} standing for the tier's output folder
     env: Mapping[str, str] = field(default_factory=dict)
+    warmth: Warmth | None = None  # None: one process, or nobody wants it
     notes: tuple[str, ...] = ()  # "pytest-xdist is not installed: runs serially"
     predicted_seconds: float | None = None  # wall time of the slowest shard
     predicted_low: float | None = None  # from here

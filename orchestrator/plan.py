@@ -15,8 +15,9 @@ from orchestrator.drift import drift_of, drift_words
 from orchestrator.errors import UsageError
 from orchestrator.event import LOCAL, cadences
 from orchestrator.globs import any_match
-from orchestrator.model import Changes, Event, Plan, PythonFacts, TierPlan
+from orchestrator.model import Changes, Event, Plan, PythonFacts, Suite, TierPlan
 from orchestrator.predict import Conditions, predict
+from orchestrator.preload import said, warmth
 from orchestrator.records import Record
 from orchestrator.records.history import WHOLE, History, estimates
 from orchestrator.shards import ShardName, Timings, choose, slowest
@@ -40,6 +41,7 @@ BY_TURNS = (
     "--continue-on-collection-errors",
     *("-p", "no:randomly"),
 )
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")  # in the order OpenBLAS asks them
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -61,6 +63,7 @@ class Machine:
 
     cpus: int  # effective: after affinity and the container's quota
     variables: Mapping[str, str]  # the environment the tests inherit
+    suites: Mapping[str, Suite] = field(default_factory=dict)  # by tier, where workers can be forked
     fingerprint: Mapping[str, str] = field(default_factory=dict)  # what durations depend on
 
 
@@ -395,9 +398,16 @@ def _how(
         threads = str(max(1, machine.cpus // workers))
         unset = [v for v in THREAD_VARIABLES if v not in env and v not in machine.variables]
         env |= dict.fromkeys(unset, threads)  # N workers with N threads each would fight over N cores
+    suite = machine.suites.get(planned.name)
+    inherited = {**machine.variables, **env}
+    blas = next((inherited[name] for name in BLAS_VARIABLES if name in inherited), None)
+    warm = warmth(tier.warm, tier.preload, suite, python, workers=workers, gpus=tier.gpus, threads=blas)
+    if warm is not None:
+        notes.append(said(warm))
     return replace(
         planned,
         workers=workers,
+        warmth=warm,
         coverage=measured,
         python=python,
         command=_command(planned, tier, config, python, workers=workers, measured=measured, out=request.out),

@@ -21,6 +21,7 @@ from orchestrator.ordering import with_orders
 from orchestrator.plan import Machine, Request, make_plan
 from orchestrator.process import Cancellation
 from orchestrator.shards import ShardName
+from orchestrator.warm import survey_suites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,8 @@ def _prepare(options: Options, hands: Hands, *, runs: bool) -> tuple[Situation, 
     config = replace_python(situation.config, options.python) if options.python else situation.config
     situation = recall(situation, environment=hands.environment, deadline=hands.seconds_left)
     pythons = gather_pythons(config, situation.root, hands.environment) if runs else {}
+    variables = hands.environment.for_tests({})
+    suites = survey_suites(config, situation.root, variables) if runs else {}
     plan = make_plan(
         config,
         situation.event,
@@ -97,7 +100,7 @@ def _prepare(options: Options, hands: Hands, *, runs: bool) -> tuple[Situation, 
             shard=options.shard,
             out=_as_pytest_is_told(out_folder(options, situation), situation.root),
         ),
-        machine=Machine(cpus=effective_cpus(), variables=hands.environment.for_tests({}), fingerprint=fingerprint()),
+        machine=Machine(cpus=effective_cpus(), variables=variables, suites=suites, fingerprint=fingerprint()),
         pythons=pythons,
         standing=situation.standing,
         barred=situation.barred,

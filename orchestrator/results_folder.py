@@ -23,6 +23,7 @@ TIER_FILES = (
     "stacks",
     "contexts.json",
     "timings.json",
+    "warm.json",
 )
 
 

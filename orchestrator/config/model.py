@@ -232,11 +232,17 @@ class Tier(_Section, frozen=True, kw_only=True):
     fit: Annotated[bool, doc("choose the tests that fit into the budget, the most telling first")] = False
     defer: Annotated[Literal["allow", "fail"], doc("whether tests that did not fit may wait for a later run")] = "allow"
     measure: Annotated[bool, doc("ignore `per-test`; refresh estimates and coverage contexts (nightly)")] = False
-    warm: Annotated[Literal["auto"] | bool, LATER, doc("fork test processes from one that has already imported")] = (
-        "auto"
-    )
+    warm: Annotated[
+        Literal["auto"] | bool,
+        doc(
+            "fork the test processes from one that has imported what the tests import (Linux, two workers or more); "
+            "`auto`: where nothing speaks against it; true: also for tiers with GPUs, and "
+            "whatever variables the tests set"
+        ),
+    ] = "auto"
     preload: Annotated[
-        Literal["auto"] | tuple[Module, ...], LATER, doc("modules the warm process imports before it forks")
+        Literal["auto"] | tuple[Module, ...],
+        doc("modules the warm process imports before it forks; `auto`: what the tier's test files import"),
     ] = "auto"
 
 

@@ -45,10 +45,15 @@ def name_of(node_id: str) -> str:
     return node_id.rpartition("::")[2]
 
 
-def pytest_command(culprit: Culprit, workers: int) -> list[str]:
-    """What runs the suite: only our plugin and xdist, since loading all that are installed here takes seconds."""
+def pytest_command(culprit: Culprit, workers: int, *, warm: Path | None = None) -> list[str]:
+    """What runs the suite: only our plugin and xdist, since loading all that are installed here takes seconds.
+
+    ``warm``: the fork server's order, and the file in which it says what it did; without it, the workers are plain.
+    """
     xdist = ["-p", "xdist", "-n", str(workers)] if workers else []
-    return [sys.executable, "-m", "pytest", "-p", "pytest_mltiers", *xdist, *culprit.args]
+    start = PLUGIN / "pytest_mltiers" / "warm" / "start.py"
+    how = ["-m", "pytest"] if warm is None else [str(start), str(warm), "--"]
+    return [sys.executable, *how, "-p", "pytest_mltiers", *xdist, *culprit.args]
 
 
 def suite_environment(directory: Path, mark: str) -> dict[str, str]:
@@ -86,13 +91,16 @@ def observe(
     deadline: float,
     containment: Containment,
     py_spy: Path | None = None,
+    warm: bool = False,
 ) -> Observed:
-    """Run the culprit's suite for at most ``deadline`` seconds."""
+    """Run the culprit's suite for at most ``deadline`` seconds. ``warm``: in workers forked from the fork server."""
     suite = write_suite(culprit, directory)
     mark = uuid.uuid4().hex
+    if warm:
+        (directory / "warm.json").write_text('{"modules": ["ctypes"]}')
     began = time.monotonic()
     outcome = supervise(
-        pytest_command(culprit, workers),
+        pytest_command(culprit, workers, warm=directory / "warm.json" if warm else None),
         cwd=suite,
         env=suite_environment(directory, mark),
         deadline=deadline,

@@ -51,6 +51,10 @@ same."""
 GPUS_VARIABLE = "MLTIERS_GPUS"
 """The environment variable that says how many CUDA devices are promised. Without it nobody looks after them."""
 
+WARM_VARIABLE = "MLTIERS_WARM"
+"""The environment variable that names the socket of the fork server that xdist's workers come from. Without it they
+are plain."""
+
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     """From here on a signal is answered with stacks: the earliest hook there is, so that a hanging conftest is seen."""
@@ -113,6 +117,11 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_mltiers import gpus  # noqa: PLC0415 -- only where it is asked for
 
         gpus.start(config)
+    server = os.environ.pop(WARM_VARIABLE, "")
+    if server:
+        from pytest_mltiers.warm import nodes  # noqa: PLC0415 -- only where it is asked for
+
+        config.pluginmanager.register(nodes.WarmNodes(server), "pytest_mltiers.warm")
     interval = os.environ.get(CHECKPOINT_VARIABLE)
     if interval:
         from pytest_mltiers import checkpoint  # noqa: PLC0415 -- only where it is asked for

@@ -1,0 +1,137 @@
+"""Warm workers, our side: reads what a tier's tests import, starts pytest through the plugin's fork server, and says
+what became of it. What is forked, and when not, is decided in ``preload`` and in the plugin's ``warm`` package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+from orchestrator.config import Config, Tier
+from orchestrator.model import Suite, TierPlan
+from orchestrator.preload import MOST_FILES, survey
+
+REPORT = "warm.json"
+_SETTINGS = ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg", "pytest.toml")
+_NOT_OURS = frozenset(("node_modules", "build", "dist", "__pycache__", "venv", "site-packages"))
+_MAX_BYTES = 1 << 20
+
+
+def survey_suites(config: Config, root: Path, variables: Mapping[str, str]) -> dict[str, Suite]:
+    """What the tests of each tier import, by tier. Empty where nothing can be forked (macOS).
+
+    ``variables``: the environment the tests inherit.
+    """
+    if not sys.platform.startswith("linux"):
+        return {}
+
+    @cache
+    def read(path: str) -> str | None:
+        try:
+            with (root / path).open("rb") as file:
+                return file.read(_MAX_BYTES).decode(errors="replace")
+        except OSError:
+            return None
+
+    roots = _roots(config, root)
+    settings = [text for name in _SETTINGS if (text := read(name)) is not None and "-p" in text]
+    options = [
+        variables.get("PYTEST_ADDOPTS", ""),
+        *(f"-p {n}" for n in variables.get("PYTEST_PLUGINS", "").split(",")),
+    ]
+    surveys: dict[tuple[str, ...], Suite] = {}
+    found = {}
+    for name, tier in config.tiers.items():
+        if tier.warm is False or tier.workers == 1:
+            continue
+        key = (*tier.paths, "", *tier.args)
+        if key not in surveys:
+            surveys[key] = survey(
+                _test_files(tier, root), read, roots=roots, settings=[*settings, *options, " ".join(tier.args)]
+            )
+        found[name] = surveys[key]
+    return found
+
+
+def warm_command(tier: TierPlan, folder: Path, plugin: Path) -> tuple[str, ...]:
+    """The tier's command, through the fork server where it is warm. ``plugin``: the folder of ``pytest_mltiers``.
+
+    Writes the server's order into ``folder``. Raises OSError where it cannot.
+    """
+    python, *rest = tier.command
+    if tier.warmth is None or not tier.warmth.warm or rest[:2] != ["-m", "pytest"]:
+        return tier.command
+    suite = tier.warmth.suite
+    order = {"modules": suite.modules, "own": suite.own, "rewritten": suite.rewritten, "sets": suite.sets}
+    (folder / REPORT).write_text(json.dumps(order))
+    start = plugin / "pytest_mltiers" / "warm" / "start.py"
+    return (python, str(start), str(folder / REPORT), "--", *rest[2:])
+
+
+def became_of_it(tier: TierPlan, folder: Path) -> tuple[str, ...]:
+    """What the fork server did, for the tier's notes."""
+    if tier.warmth is None or not tier.warmth.warm:
+        return ()
+    try:
+        told = json.loads((folder / REPORT).read_bytes())
+        left_out = "".join(f"; {name} was left out: it {why}" for name, why in told["without"].items())
+        if not told["warm"]:
+            return (f"plain workers: {told['reason']}",)
+        names = ", ".join(told["modules"][:6]) or "pytest alone"
+        return (f"warm workers: forked from a process that had imported {names} in {told['seconds']:.1f} s{left_out}",)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ("plain workers: the process to fork them from did not come up",)
+
+
+def _roots(config: Config, root: Path) -> tuple[str, ...]:
+    """The folders that the project's packages lie in, from its root: "", `src`, and those of `source`."""
+    parents = {""}
+    for source in ("src", *config.source):
+        folder = source.strip("/").removeprefix("./")
+        if folder in (".", "") or folder.startswith(".."):
+            continue
+        if (root / folder / "__init__.py").exists():
+            parents.add(os.path.dirname(folder))  # noqa: PTH120
+        elif (root / folder).is_dir():
+            parents.add(folder)
+    return tuple(sorted(parents))
+
+
+def _test_files(tier: Tier, root: Path) -> list[str]:
+    """Conftests first, from the outermost on, then everything below the tier's paths."""
+    conftests: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for path in tier.paths or (".",):
+        file = path.partition("::")[0].strip("/").removeprefix("./")
+        above = file
+        chain = []
+        while above not in ("", "."):
+            above = os.path.dirname(above)  # noqa: PTH120
+            chain.append(f"{above}/conftest.py" if above else "conftest.py")
+        for conftest in [*reversed(chain), "conftest.py"]:
+            conftests.setdefault(conftest)
+        for found in _python_files(root, file):
+            (conftests if found.endswith("conftest.py") else others).setdefault(found)
+    return [*conftests, *others]
+
+
+def _python_files(root: Path, start: str) -> Iterator[str]:
+    if start.endswith(".py"):
+        yield start
+        return
+    count = 0
+    for folder, folders, files in os.walk(root / start if start not in ("", ".") else root):
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and n not in _NOT_OURS)
+        if "pyvenv.cfg" in files:
+            folders.clear()
+            continue
+        for file in sorted(files):
+            if file.endswith(".py"):
+                count += 1
+                if count > MOST_FILES:
+                    return
+                yield (Path(folder) / file).relative_to(root).as_posix()

@@ -1,0 +1,210 @@
+"""Imports modules so that a process forked afterwards cannot tell that it did not import them itself.
+
+What would be noticed later is refused: a thread, a child process, an open file, a warning, a CUDA context; a pytest
+plugin (pytest rewrites the assertions of plugins when it imports them); a module that a file of the project shadows; an
+environment variable that was read here and is set by the tests to something else.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import site
+import sys
+import sysconfig
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from types import ModuleType
+from typing import Any
+
+NATIVE_PREFIXES = (
+    "BLIS_", "CUBLAS", "CUDA_", "CUDNN_", "DNNL_", "GOMP_", "GOTO_", "HIP_", "HSA_", "KMP_", "LD_", "LIBOMP",
+    "MALLOC_", "MKL_", "NCCL_", "NVIDIA_", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTHON", "PYTORCH_", "ROCR_", "TBB_", "TF_",
+    "TORCH_", "VECLIB_", "XLA_",
+)  # fmt: skip
+"""Variables that native code or the interpreter reads when it starts, which nobody sees."""
+
+
+_SCHEME = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+
+
+class Unfit(Exception):  # noqa: N818 -- not an error: a reason
+    """``module`` must not be imported ahead; ``why`` is the end of a sentence about it."""
+
+    def __init__(self, module: str, why: str) -> None:
+        super().__init__(f"{module} {why}")
+        self.module = module
+        self.why = why
+
+
+class NotWarm(Exception):  # noqa: N818 -- not an error: a reason
+    """Why nothing can be forked from this process."""
+
+
+class WatchedEnvironment:
+    """The names of the environment variables that Python code reads, from now on until ``stop``."""
+
+    def __init__(self) -> None:
+        self.read: set[str] = set()
+        self._plain: dict[Any, Any] = os.environ._data  # type: ignore[attr-defined]
+        read, decode = self.read, os.fsdecode
+
+        class Watched(dict[Any, Any]):
+            def __getitem__(self, key: Any) -> Any:
+                read.add(decode(key))
+                return super().__getitem__(key)
+
+        self._watched = Watched(self._plain)
+        os.environ._data = self._watched  # type: ignore[attr-defined]
+
+    def stop(self) -> None:
+        """Hand back the plain mapping, with what was set meanwhile."""
+        if os.environ._data is self._watched:  # type: ignore[attr-defined]
+            self._plain.clear()
+            self._plain.update(self._watched)
+            os.environ._data = self._plain  # type: ignore[attr-defined]
+
+    def matters(self, name: str) -> bool:
+        """Whether a different value of this variable could have led to a different import."""
+        return name in self.read or name.startswith(NATIVE_PREFIXES)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the project brings that a module imported ahead must not get in the way of."""
+
+    own: frozenset[str] = frozenset()  # top-level names that the project's own files may be imported by
+    rewritten: frozenset[str] = frozenset()  # top-level names that the suite has pytest rewrite
+    sets: frozenset[str] = frozenset()  # environment variables that the suite's files set when they are imported
+
+
+def preload(modules: Sequence[str], around: Surroundings, environment: WatchedEnvironment) -> tuple[str, ...]:
+    """Import ``modules`` in this order. Returns those that exist.
+
+    Raises Unfit for the first that must not be imported ahead: this process is then of no use, but one that leaves
+    that module out may be. Raises NotWarm where no process would be.
+    """
+    plugins = plugin_packages()
+    threads, descriptors, children = _tasks(), _descriptors(), _children()
+    if len(threads) > 1:
+        raise NotWarm("this Python has threads before it has imported anything")
+    if sys.gettrace() is not None or sys.getprofile() is not None:
+        raise NotWarm("this Python is traced from its start (coverage of subprocesses, a debugger)")
+    done: list[str] = []
+    left_alone = plugins | around.rewritten | around.own
+    for module in modules:
+        if module.partition(".")[0] in left_alone or not _installed(module):
+            continue
+        before = set(sys.modules)
+        if not _import(module):
+            continue
+        fresh = set(sys.modules) - before
+        _look(module, fresh, around, plugins)
+        if _children() - children:
+            raise Unfit(module, "starts a process when it is imported")
+        if len(_tasks()) > 1:
+            raise Unfit(module, f"starts {len(_tasks()) - 1} thread(s) when it is imported")
+        if opened := _descriptors() - descriptors:
+            raise Unfit(module, f"opens a file when it is imported: {min(opened)[1]}")
+        done.append(module)
+    if set_later := sorted(name for name in around.sets if environment.matters(name)):
+        raise NotWarm(f"the tests set {set_later[0]}, which is read by what would be imported ahead")
+    return tuple(done)
+
+
+def settle() -> None:
+    """Leave the garbage collector nothing to do with what is there: pages that are not written to stay shared."""
+    gc.collect()
+    gc.freeze()
+
+
+def why_not_now(modules: dict[str, ModuleType] = sys.modules) -> str | None:
+    """What speaks against a fork at this moment."""
+    if len(_tasks()) > 1:
+        return f"it has {len(_tasks())} threads"
+    torch = modules.get("torch")
+    try:
+        if torch is not None and torch.cuda.is_initialized():
+            return "it has initialised CUDA"
+    except Exception:  # noqa: BLE001, S110 -- a fake or a broken torch has no CUDA
+        pass
+    return None
+
+
+def plugin_packages() -> frozenset[str]:
+    """The top-level names of every installed distribution that has a pytest plugin."""
+    names: set[str] = set()
+    for distribution in metadata.distributions():
+        points = [point for point in distribution.entry_points if point.group == "pytest11"]
+        if not points:
+            continue
+        names.update(point.value.partition(":")[0].partition(".")[0].strip() for point in points)
+        for file in distribution.files or ():
+            first = file.parts[0]
+            if not first.endswith((".dist-info", ".egg-info", "..", ".pth")):
+                names.add(first.partition(".")[0])
+    return frozenset(names) - {"pytest", "_pytest", "py", "__pycache__"}
+
+
+def _installed(module: str) -> bool:
+    """Whether it comes from where packages are installed, and not from the project (editable, on PYTHONPATH)."""
+    try:
+        spec = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):
+        return False
+    if spec is None:
+        return False
+    places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
+    homes = tuple(os.path.join(home, "") for home in {*site.getsitepackages(), site.getusersitepackages(), *_SCHEME})  # noqa: PTH118
+    return bool(places) and all(place.startswith(homes) for place in places)
+
+
+def _import(module: str) -> bool:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # noqa: BLE001 -- whatever it raises, the tests shall see it raised
+            if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+                return False
+            raise Unfit(module, f"cannot be imported: {error!r}") from None
+    if seen:
+        raise Unfit(module, f"warns when it is imported: {str(seen[0].message).strip()[:200]}")
+    return True
+
+
+def _look(module: str, fresh: Collection[str], around: Surroundings, plugins: frozenset[str]) -> None:
+    tops = {name.partition(".")[0] for name in fresh}
+    for which, why in (
+        (plugins, "is or imports {}, which has a pytest plugin"),
+        (around.rewritten, "is or imports {}, whose assertions pytest is asked to rewrite"),
+        (around.own, "is or imports {}, a name that the project's own files have"),
+    ):
+        if found := sorted(tops & which):
+            raise Unfit(module, why.format(found[0]))
+
+
+def _tasks() -> list[str]:
+    return os.listdir("/proc/self/task")  # noqa: PTH208
+
+
+def _descriptors() -> set[tuple[str, str]]:
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        try:
+            found.add((fd, os.readlink(f"/proc/self/fd/{fd}")))  # noqa: PTH115
+        except OSError:  # the one that lists them
+            continue
+    return found
+
+
+def _children() -> set[str]:
+    """The processes that this one has started and not waited for; empty also where the kernel does not say."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:  # noqa: PTH123
+            return set(file.read().split())
+    except OSError:
+        return set()

@@ -1,0 +1,321 @@
+"""Warm workers: forked, and nobody can tell, except by the clock; where somebody could, they are plain."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked on Linux only")
+
+SOURCE = Path(__file__).resolve().parent.parent / "src"
+START = SOURCE / "pytest_mltiers" / "warm" / "start.py"
+XDIST = ("-p", "pytest_mltiers", "-p", "xdist", "-n", "2")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pytest that is over."""
+
+    code: int
+    out: str
+    report: dict[str, Any]  # what the fork server said it did
+    outcomes: dict[str, str]  # by test
+    told: list[str]  # what the tests wrote into $TOLD
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A folder that counts as one for installed packages."""
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    folder = tmp_path / "base" / "lib" / version / "site-packages"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, installed: Path):
+    """Runs a suite; ``warm=None``: as ``python -m pytest`` does."""
+
+    def go(
+        files: dict[str, str] | str, *arguments: str, warm: dict[str, Any] | None, env: dict[str, str] | None = None
+    ) -> Run:
+        number = len(list(tmp_path.glob("run-*")))
+        folder = tmp_path / f"run-{number}"
+        folder.mkdir()
+        for name, text in {
+            "pytest.ini": "[pytest]",
+            **({"test_it.py": files} if isinstance(files, str) else files),
+        }.items():
+            (folder / name).write_text(textwrap.dedent(text))
+        report, junit, told = (tmp_path / f"{name}-{number}" for name in ("report", "junit", "told"))
+        told.touch()
+        how = ["-m", "pytest"] if warm is None else [str(START), str(report), "--"]
+        if warm is not None:
+            report.write_text(json.dumps(warm))
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "MLTIERS", "COV"))}
+        environment = {
+            **kept,
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONPATH": f"{SOURCE}:{installed}",
+            "PYTHONUSERBASE": str(tmp_path / "base"),
+            "TOLD": str(told),
+            "OPENBLAS_NUM_THREADS": "1",
+            **(env or {}),
+        }
+        done = subprocess.run(
+            [sys.executable, *how, *XDIST, f"--junitxml={junit}", *arguments],
+            cwd=folder, env=environment, text=True, stdout=-1, stderr=-2, timeout=300, check=False,
+        )  # fmt: skip
+        cases = list(ET.parse(junit).iter("testcase")) if junit.exists() else []
+        outcomes = {
+            f"{c.get('classname')}::{c.get('name')}": ",".join(part.tag for part in c) or "passed" for c in cases
+        }
+        said = json.loads(report.read_text()) if report.exists() else {}
+        return Run(done.returncode, done.stdout, said, outcomes, told.read_text().splitlines())
+
+    return go
+
+
+TELL = """
+    import os, sys
+
+    def tell(*things):
+        with open(os.environ["TOLD"], "a") as file:
+            file.write(" ".join(map(str, things)) + "\\n")
+"""
+
+MIXED = {
+    "conftest.py": "import pytest\n",
+    "test_one.py": """
+        import os, signal, warnings, pytest
+        @pytest.mark.parametrize("n", range(8))
+        def test_many(n): assert n != 3, "three"
+        def test_skips(): pytest.skip("no")
+        @pytest.mark.xfail
+        def test_xfails(): assert False
+        @pytest.fixture
+        def broken(): raise RuntimeError("broken")
+        def test_error(broken): pass
+        def test_warns(): warnings.warn("careful")
+        class TestIt:
+            def test_method(self, tmp_path, capfd):
+                print("hello")
+                assert capfd.readouterr().out == "hello\\n"
+    """,
+    "test_two.py": """
+        import os, signal
+        def test_dies(): os.kill(os.getpid(), signal.SIGKILL)
+        def test_exits(): os._exit(3)
+        def test_after(): pass
+    """,
+}
+
+
+@pytest.mark.parametrize("mode", ["load", "loadfile", "worksteal"])
+def test_the_same_outcomes_as_plain_workers(run, mode):
+    plain = run(MIXED, "--dist", mode, warm=None)
+    warm = run(MIXED, "--dist", mode, warm={"modules": ["ctypes"]})
+
+    assert warm.report["warm"]
+    assert warm.outcomes == plain.outcomes
+    assert warm.code == plain.code == 1
+    assert "3" in "".join(plain.outcomes)  # the suite ran
+
+
+def test_workers_are_children_of_one_process_which_has_the_modules(run, installed):
+    (installed / "heavy.py").write_text("import os\nIMPORTED_BY = os.getpid()\n")
+    text = (
+        TELL
+        + """
+    import heavy, pytest
+    @pytest.mark.parametrize("n", range(6))
+    def test_it(n): tell(os.getpid(), os.getppid(), heavy.IMPORTED_BY)
+    """
+    )
+    done = run(text, warm={"modules": ["heavy", "not_there"]})
+
+    assert done.code == 0, done.out
+    assert done.report["modules"] == ["heavy"]
+    workers, parents, importers = (set(column) for column in zip(*map(str.split, done.told), strict=True))
+    assert len(workers) == 2
+    assert parents == importers
+    assert len(parents) == 1
+
+
+STATE = (
+    TELL
+    + """
+    import gc, random, signal, threading, warnings, pytest
+    from pathlib import Path
+
+    @pytest.mark.parametrize("n", range(2))
+    def test_state(n):
+        import __main__
+        tell("argv", sys.argv, sys.orig_argv[1:], sys.path[:1] == [os.getcwd()])
+        tell("main", sorted(name for name in vars(__main__) if name.startswith("__")))
+        tell("signals", [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGCHLD)], signal.pthread_sigmask(0, ()))
+        tell("int", signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.set_wakeup_fd(-1))
+        tell("streams", sys.__stdin__.fileno(), os.readlink("/proc/self/fd/0"), sys.__stderr__.fileno())
+        tell("encoding", sys.__stdout__.encoding, sys.__stdout__.errors, sys.__stderr__.errors, sys.__stdin__.mode)
+        tell("rest", os.getcwd(), os.umask(0o77), os.environ["FROM_CONFTEST"], "MLTIERS_WARM" in os.environ)
+        tell("group", os.getsid(0) == os.getpgid(0), threading.current_thread().name, gc.isenabled())
+        links = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        kinds = {str(link).partition(":")[0] for link in links}
+        tell("files", sorted(kinds & {"anon_inode", "socket"}))
+"""
+)
+
+
+def test_a_worker_finds_everything_as_a_plain_one_does(run):
+    files = {"test_it.py": STATE, "conftest.py": "import os\nos.environ['FROM_CONFTEST'] = 'yes'\nos.umask(0o27)\n"}
+    plain = run(files, warm=None)
+    warm = run(files, warm={"modules": []})
+
+    assert warm.report["warm"], warm.report
+    assert plain.code == warm.code == 0, warm.out
+    assert {line.replace("run-1", "run-0") for line in warm.told} == set(plain.told)
+
+
+def test_every_worker_has_a_randomness_of_its_own(run):
+    pytest.importorskip("numpy")
+    text = (
+        TELL
+        + """
+    import random, numpy, pytest
+    @pytest.mark.parametrize("n", range(2))
+    def test_it(n): tell(random.random(), numpy.random.rand())
+    """
+    )
+    done = run(text, warm={"modules": ["random", "numpy"]})
+
+    assert done.report["modules"][-1] == "numpy", done.report
+    first, second = (line.split() for line in done.told)
+    assert not set(first) & set(second)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()", "1 thread"),
+        ("import warnings; warnings.warn('old', DeprecationWarning)", "warns when it is imported: old"),
+        ("import os; FILE = os.open(os.devnull, os.O_RDONLY)", "opens a file"),
+        ("import os\nif os.fork() == 0: os._exit(0)", "starts a process"),
+        ("import xdist", "which has a pytest plugin"),
+        ("import helpers", "a name that the project's own files have"),
+        ("raise RuntimeError('no luck')", "cannot be imported: RuntimeError('no luck')"),
+    ],
+)
+def test_what_would_be_noticed_is_not_imported_ahead(run, installed, text, why):
+    (installed / "good.py").write_text("")
+    (installed / "bad.py").write_text(text)
+    (installed / "helpers.py").write_text("")
+    suite = "def test_it():\n    import good, sys\n    assert 'bad' not in sys.modules\n"
+    done = run(suite, warm={"modules": ["good", "bad"], "own": ["helpers"]})
+
+    assert done.code == 0, done.out
+    assert done.report["warm"]
+    assert done.report["modules"] == ["good"]
+    assert why in done.report["without"]["bad"]
+
+
+def test_project_code_and_plugins_are_never_imported_ahead(run):
+    text = "import mine, sys\ndef test_it(): assert mine.check() is None\n"
+    files = {
+        "test_it.py": text,
+        "mine.py": "import sys\nIMPORTER = sys.argv[0]\ndef check(): assert IMPORTER == '-c'\n",
+    }
+    done = run(files, warm={"modules": ["mine", "xdist", "hypothesis"]}, env={"PYTHONPATH": f"{SOURCE}:."})
+
+    assert done.code == 0, done.out
+    assert done.report["modules"] == []
+    assert "cannot be rewritten" not in done.out
+
+
+def test_a_variable_that_an_import_has_read_is_not_changed_behind_its_back(run, installed):
+    (installed / "heavy.py").write_text("import os\nMODE = os.environ.get('HEAVY_MODE', 'default')\n")
+    files = {
+        "conftest.py": "import os\nos.environ['HEAVY_MODE'] = 'tests'\n",
+        "test_it.py": "import heavy\ndef test_it(): assert heavy.MODE == 'tests'\n",
+    }
+    dynamic = run(files, warm={"modules": ["heavy"]})
+    static = run(files, warm={"modules": ["heavy"], "sets": ["HEAVY_MODE"]})
+
+    assert dynamic.code == static.code == 0, dynamic.out
+    assert "HEAVY_MODE was changed after the imports that read it" in dynamic.out
+    assert not static.report["warm"]
+    assert "HEAVY_MODE" in static.report["reason"]
+
+
+def test_without_the_fork_server_workers_are_plain(run):
+    done = run("def test_it(): pass\n", warm=None, env={"MLTIERS_WARM": "nobody-listens-here"})
+    assert done.code == 0, done.out
+    assert done.outcomes == {"test_it::test_it": "passed"}
+
+
+def test_a_process_with_threads_is_not_forked(run, installed):
+    customize = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    (installed / "sitecustomize.py").write_text(customize)
+    done = run("def test_it(): pass\n", warm={"modules": []})
+    assert done.code == 0, done.out
+    assert done.report == {**done.report, "warm": False, "modules": []}
+    assert "threads" in done.report["reason"]
+
+
+def test_what_runs_at_the_end_of_a_process_still_runs(run):
+    files = {
+        "conftest.py": TELL
+        + """
+    import atexit, threading, time
+    KEPT = open(os.environ["TOLD"] + f"-{os.getpid()}", "w")
+    KEPT.write("kept")
+    atexit.register(lambda: tell("atexit", os.environ.get("PYTEST_XDIST_WORKER", "controller")))
+    def last():
+        threading.main_thread().join()
+        tell("thread", os.environ.get("PYTEST_XDIST_WORKER", "controller"))
+    threading.Thread(target=last).start()
+    """,
+        "test_it.py": "import pytest\n@pytest.mark.parametrize('n', range(4))\ndef test_it(n): pass\n",
+    }
+    done = run(files, warm={"modules": []})
+
+    assert done.code == 0, done.out
+    assert {line for line in done.told if line.startswith("atexit")} == {
+        "atexit gw0",
+        "atexit gw1",
+        "atexit controller",
+    }
+
+
+@pytest.mark.parametrize(
+    "ending", ["os._exit(7)", "raise SystemExit(9)", "os.kill(os.getpid(), 15)", "pytest.exit('x', 5)"]
+)
+def test_the_run_ends_as_its_controller_does(run, ending):
+    files = {"conftest.py": f"import os, pytest\ndef pytest_sessionstart(session):\n    {ending}\n", "test_it.py": ""}
+    plain = run(files, "-n0", warm=None)
+    warm = run(files, "-n0", warm={"modules": []})
+    assert warm.code == plain.code
+
+
+def test_coverage_is_the_same(run):
+    pytest.importorskip("pytest_cov")
+    files = {
+        "mine.py": "def used(n):\n    if n > 100:\n        return 1\n    return 2\n",
+        "conftest.py": "import mine\n",
+        "test_it.py": "import mine, pytest\n@pytest.mark.parametrize('n', range(4))\ndef test_it(n): mine.used(n)\n",
+    }
+    seen = []
+    for warm in (None, {"modules": ["ctypes"]}):
+        done = run(files, "-p", "pytest_cov", "--cov=.", "--cov-report=term-missing", warm=warm)
+        assert done.code == 0, done.out
+        seen.append([line.split() for line in done.out.splitlines() if line.startswith("mine.py")])
+    assert seen[0] == seen[1]
+    assert seen[0][0][-1] == "3"  # the one line that is missing

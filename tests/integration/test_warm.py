@@ -1,0 +1,50 @@
+"""Warm workers end to end: budgets hold, and the plan and the notes say whether workers were warm."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.process import Containment
+from tests.integration.test_overruns import PROMISE, named_by_events
+from tests.overruns.culprits import CULPRITS, Culprit
+from tests.overruns.harness import observe
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked on Linux only")
+
+QUICK = {"busy-loop", "c-holding-the-gil", "kills-its-parent", "daemon", "session-fixture-teardown", "stops-its-parent"}
+
+
+@pytest.mark.parametrize(
+    "culprit",
+    [
+        pytest.param(c, id=c.name, marks=[] if c.name in QUICK else [pytest.mark.campaign])
+        for c in CULPRITS
+        if not c.needs
+    ],
+)
+def test_a_budget_holds_over_warm_workers(culprit: Culprit, tmp_path: Path) -> None:
+    for budget in (4.0, 8.0, 16.0, 32.0):  # till pytest gets to the culprit, on a machine as busy as this
+        directory = tmp_path / f"{budget:g}"
+        directory.mkdir()
+        deadline = budget + culprit.slow_start
+        seen = observe(culprit, directory, workers=2, deadline=deadline, containment=Containment.SUBREAPER, warm=True)
+        if seen.culprits:
+            break
+    outcome = seen.outcome
+    said = f"{outcome}\n{(directory / 'output.log').read_text(errors='replace')[-3000:]}"
+
+    assert json.loads((directory / "warm.json").read_text())["warm"], said
+    assert seen.culprits, said
+    assert outcome.ending.value == culprit.ending_xdist, said
+    assert outcome.survivors == (), said
+    assert seen.alive == (), said
+    assert seen.wall <= deadline + PROMISE, said
+    if outcome.ending.value in ("exited", "signaled"):
+        assert culprit.leftovers or not outcome.leftovers, said  # what the fork server's end takes with it is none
+    named_by_events(culprit, seen)
+    if outcome.ending.value == "deadline" and culprit.frame:
+        assert culprit.frame in outcome.stacks, said

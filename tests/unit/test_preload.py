@@ -1,0 +1,126 @@
+"""What a suite imports, read from its text; and whether its workers may be forked."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.model import PythonFacts, Suite
+from orchestrator.preload import said, survey, warmth
+
+PYTHON = PythonFacts(executable="python", version="3.11.7", pytest="9", xdist="3.8")
+
+
+def look(files: dict[str, str], **kwargs: object) -> Suite:
+    tests = [path for path in files if "test" in path]
+    return survey(tests, files.get, roots=("", "src"), **kwargs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "modules"),
+    [
+        ("import torch", ("torch",)),
+        ("import os, torch.nn as nn, numpy  # both", ("torch.nn", "numpy")),
+        ("from torch.utils import data\nfrom torch import nn", ("torch.utils", "torch")),
+        ("from scipy import (\n    stats,\n    linalg,\n)", ("scipy",)),
+        ("def test():\n    import torch", ()),
+        ("if TYPE_CHECKING:\n    import torch", ()),
+        ("try:\n    import torch\nexcept ImportError: pass", ()),
+        ("import pytest, sys, typing", ()),
+        ("importlib.import_module('x')\nimports = 3\nfrom_ = 4", ()),
+        ('"""\nimport torch by hand\n"""', ("torch by hand",)),
+    ],
+)
+def test_only_imports_at_the_left_margin_count(text: str, modules: tuple[str, ...]) -> None:
+    assert look({"tests/test_it.py": text}).modules == modules
+
+
+def test_the_projects_files_are_followed_and_never_imported_ahead() -> None:
+    found = look(
+        {
+            "tests/conftest.py": "import numpy",
+            "tests/test_it.py": "from mine.sub import thing\nfrom . import helpers\nimport beside",
+            "tests/helpers.py": "import pandas",
+            "tests/beside.py": "import yaml",
+            "src/mine/__init__.py": "import torch",
+            "src/mine/sub/__init__.py": "from .deep import x",
+            "src/mine/sub/deep.py": "import scipy.stats",
+            "src/mine/sub/thing.py": "from .. import other",
+            "src/mine/other.py": "import sklearn",
+            "src/mine/unused.py": "import tensorflow",
+        }
+    )
+    assert set(found.modules) == {"numpy", "torch", "pandas", "yaml", "scipy.stats", "sklearn"}
+    assert found.modules[0] == "numpy"
+    assert {"mine", "helpers", "beside", "conftest", "test_it"} <= set(found.own)
+
+
+def test_a_package_of_tests_is_known_by_its_topmost_folder() -> None:
+    found = look({"tests/__init__.py": "", "tests/torch/__init__.py": "", "tests/torch/test_numpy.py": "import torch"})
+    assert "tests" in found.own
+    assert "torch" not in found.own
+    shadowed = look({"tests/torch/__init__.py": "", "tests/torch/test_it.py": "import torch"})
+    assert "torch" in shadowed.own
+    assert shadowed.modules == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("os.environ['A'] = '1'", {"A"}),
+        ("    os.environ.setdefault(\n    'A', '1')\nos.putenv('B', 'x')", {"A", "B"}),
+        ("if os.environ['A'] == '1': pass", set()),
+        ("x = os.environ['A']", set()),
+    ],
+)
+def test_variables_that_the_suite_sets(text: str, names: set[str]) -> None:
+    assert set(look({"test_it.py": text}).sets) == names
+
+
+def test_what_pytest_is_asked_to_rewrite_is_left_to_it() -> None:
+    text = "pytest.register_assert_rewrite('helperlib.asserts')\npytest_plugins = ['fixtures.db', \"other\"]\n"
+    found = look(
+        {"conftest.py": "", "test_it.py": text + "import helperlib\nimport torch\nimport named\n"},
+        settings=["-p named.plugin"],
+    )
+    assert set(found.rewritten) == {"helperlib", "fixtures", "other", "named"}
+    assert found.modules == ("torch",)
+
+
+SUITE = Suite(modules=("torch", "torch.nn", "numpy"), own=("mine",), sets=("A",))
+DEFAULTS: dict[str, object] = {
+    "wanted": "auto", "modules": "auto", "suite": SUITE, "python": PYTHON, "workers": 2, "gpus": 0, "threads": "1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, "warm workers: forked from one process that has imported what there is of torch, numpy"),
+        ({"wanted": False}, None),
+        ({"workers": 1}, None),
+        ({"suite": None}, "plain workers: only on Linux"),
+        ({"python": PythonFacts(executable="p", version="3.9.1")}, "plain workers: Python 3.9.1 is older than 3.10"),
+        ({"gpus": 1}, "plain workers: the tier has GPUs"),
+        ({"gpus": 1, "wanted": True}, "warm workers"),
+        ({"suite": Suite()}, "plain workers: the tests import nothing"),
+        ({"suite": Suite(), "wanted": True}, "warm workers: forked from one process"),
+        ({"threads": "4"}, "plain workers: NumPy starts 4 threads"),
+        ({"threads": None}, "plain workers: NumPy starts threads for every core"),
+        ({"modules": ("jax",)}, "warm workers: forked from one process that has imported what there is of jax"),
+    ],
+)
+def test_whether_workers_are_forked_and_why_not(changed: dict[str, object], expected: str | None) -> None:
+    found = warmth(**{**DEFAULTS, **changed})  # type: ignore[arg-type]
+    if expected is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert said(found).startswith(expected)
+
+
+def test_true_takes_the_suites_variables_for_harmless() -> None:
+    found = {wanted: warmth(**{**DEFAULTS, "wanted": wanted}) for wanted in ("auto", True)}  # type: ignore[arg-type]
+    assert found["auto"] is not None
+    assert found[True] is not None
+    assert found["auto"].suite.sets == ("A",)
+    assert found[True].suite.sets == ()
