@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator.environment import Environment
 from orchestrator.errors import UsageError
-from orchestrator.event import cadences, override, read_event
-from orchestrator.model import Event
+from orchestrator.event import cadences, override, parse_command, read_event
+from orchestrator.model import Command, Event, SourceRun
 
 HEAD, BASE, MERGE = "a" * 40, "b" * 40, "c" * 40
 REPOSITORY = {"full_name": "octo/repo", "default_branch": "main"}
@@ -157,3 +160,83 @@ def test_the_tests_environment_has_no_secret_and_no_way_back_to_the_runner() -> 
     secret = dict.fromkeys(names.split(), "x")
     kept = Environment.read({**secret, "PATH": "/bin", "GITHUB_SHA": HEAD}).for_tests({"A": "1"})
     assert kept == {"PATH": "/bin", "GITHUB_SHA": HEAD, "A": "1"}
+
+
+# --- comments and finished runs --------------------------------------------------------------------------------------
+
+
+def a_comment(**more: Any) -> dict[str, Any]:
+    return {
+        "action": "created",
+        "issue": {"number": 7, "pull_request": {"url": "https://example.org"}},
+        "comment": {"body": f"/mltiers gpu {HEAD}", "user": {"login": "ann"}, "created_at": "2026-01-02T03:04:05Z"},
+        "repository": REPOSITORY,
+        "sender": {"login": "ann"},
+        **more,
+    }
+
+
+def test_a_comment_is_about_a_pull_request_that_has_to_be_looked_up() -> None:
+    event = read_event(environment("issue_comment"), a_comment())
+    assert event.command == Command(tier="gpu", sha=HEAD, time=1767323045.0)
+    assert (event.actor, event.sha, event.ref) == ("ann", None, None)  # the job's own commit is the default branch's
+    assert event.pull_request is not None
+    assert (event.pull_request.number, event.pull_request.fork) == (7, True)  # until GitHub says otherwise
+    assert cadences(event, pre_merge_label="x") == {"issue_comment", "pre-merge", "pull_request"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"action": "edited"},
+        {"action": "deleted"},
+        {"issue": {"number": 7}},
+        {"issue": {"number": "7", "pull_request": {}}},
+        {"comment": {"body": None, "user": None, "created_at": "2026-01-02T03:04:05Z"}},
+    ],
+)
+def test_what_is_no_new_command_on_a_pull_request(more: dict[str, Any]) -> None:
+    assert read_event(environment("issue_comment"), a_comment(**more)).command is None
+
+
+@pytest.mark.parametrize("sender", [{"login": "bob"}, {}, None])
+def test_a_command_of_another_person_than_the_events(sender: dict[str, Any] | None) -> None:
+    command = read_event(environment("issue_comment"), a_comment(sender=sender)).command
+    assert command is not None
+    assert command.problem == "the comment and the event are not by the same person"
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"comment": None}, "comment"),
+        ({"issue": []}, "issue"),
+        ({"comment": {"body": "/mltiers gpu", "created_at": "yesterday"}}, "created_at"),
+        ({"comment": {"body": "/mltiers gpu"}}, "created_at"),
+    ],
+)
+def test_a_comment_that_github_would_not_send(more: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        read_event(environment("issue_comment"), a_comment(**more))
+
+
+def test_a_finished_run_is_known_by_what_github_says_of_it() -> None:
+    run = {"id": 5, "event": "pull_request", "head_branch": "topic", "head_sha": HEAD,
+           "head_repository": {"full_name": "stranger/repo"}, "pull_requests": [{"number": 99}]}  # fmt: skip
+    event = read_event(environment("workflow_run"), {"action": "completed", "workflow_run": run})
+    assert event.source_run == SourceRun(
+        run_id=5, event="pull_request", head_repository="stranger/repo", head_branch="topic", head_sha=HEAD
+    )
+    assert (event.sha, event.pull_request) == (HEAD, None)
+    assert "pull_request" in cadences(event, pre_merge_label="x")
+    for broken in ({**run, "id": None}, {**run, "id": True}, {**run, "head_sha": "main"}):
+        with pytest.raises(UsageError, match="workflow_run"):
+            read_event(environment("workflow_run"), {"workflow_run": broken})
+
+
+@given(st.text(max_size=80) | st.from_regex(r"/mltiers[ \t].{0,60}"))
+def test_no_comment_is_more_than_a_tier_and_a_commit(text: str) -> None:
+    command = parse_command(text, time=0.0)
+    if command is not None and command.problem is None:
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", command.tier)
+        assert command.sha is None or re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", command.sha)
