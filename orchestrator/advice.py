@@ -24,7 +24,7 @@ from orchestrator.records.history import estimates, failures
 
 AIM = 0.8  # of the budget: what a tier should take
 NEW_TIER, NEW_MARKER = "slow", "slow"
-_SWAPS = 400  # makespans computed for want of less valuable tests; each is a sort of all tests
+_TRIES = 100  # to do with fewer tests, and with less valuable ones; each costs a sort of all tests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +201,7 @@ def moves(tier: str, records: Sequence[Record], *, budget: float, contexts: Cont
         after=without(chosen),
         moved=sum(units[index].seconds for index in chosen),
         beside=beside,
-        units=tuple(units[index] for index in sorted(chosen)),
+        units=tuple(units[index] for index in chosen),
     )
 
 
@@ -224,24 +224,22 @@ def _fewest(units: Sequence[Unit], without: Callable[[Iterable[int]], float], ro
             high = middle
         else:
             low = middle + 1
-    chosen = list(range(low))
-    tries = _SWAPS
-    for index in reversed(range(low)):  # one long test may have needed all that come before it
-        if tries and without([other for other in chosen if other != index]) <= room:
-            chosen.remove(index)
-        tries = max(0, tries - 1)
-    for index in sorted(chosen, key=lambda index: _value(units[index]), reverse=True):
-        rest = [other for other in chosen if other != index]
-        for other in range(len(units)):
-            if other in chosen or _value(units[other]) >= _value(units[index]):
-                continue
+    taken = set(range(low))
+    for index in reversed(range(max(0, low - _TRIES), low)):  # one long test may have needed all that come before it
+        if without(taken - {index}) <= room:
+            taken.remove(index)
+    tries = _TRIES
+    for index in sorted(taken, key=lambda index: _value(units[index]), reverse=True):
+        worth = _value(units[index])
+        lesser = (n for n, unit in enumerate(units) if n not in taken and unit.seconds and _value(unit) < worth)
+        for other in lesser if any(worth) else ():
             tries -= 1
-            if tries < 0 or units[other].seconds == 0:
+            if tries < 0:
+                return sorted(taken)
+            if without(taken - {index} | {other}) <= room:
+                taken = taken - {index} | {other}
                 break
-            if without([*rest, other]) <= room:
-                chosen[chosen.index(index)] = other
-                break
-    return chosen
+    return sorted(taken)
 
 
 def _value(unit: Unit) -> tuple[int, int]:
