@@ -311,7 +311,8 @@ class Machine:
         ]
         for name, value in variables.items():
             command += ["--env", f"{name}={value}"]
-        named = set(re.findall(r"uses: (org/ml-test-action)\S*(@\S+)", workflow.read_text(encoding="utf-8")))
+        texts = [path.read_text(encoding="utf-8") for path in workflow.parent.glob("*.yml")]
+        named = set(re.findall(r"- uses: (org/ml-test-action)\S*(@\S+)", "\n".join(texts)))
         ours = {OURS, *("".join(parts) for parts in named)}
         for name, folder in {**dict.fromkeys(ours, self.action), **_stand_ins(workflow)}.items():
             command += ["--local-repository", f"{name}={folder}"]
@@ -387,25 +388,28 @@ class Team:
         return [self.jobs[number] for number in sorted(self.jobs)]
 
     def _work(self, run: Run) -> None:
-        assert self.github is not None
         with self._slots:
-            env = {"GITHUB_RUN_ID": str(run.id)}
-            name = run.workflow.file_name
-            running = self.machine.start(
-                self.path, dispatch_event(run), self.github, token=self.token, env=env, workflow_name=name
-            )
-            self._running[run.id] = running.process
-            log = []
-            assert running.process.stdout is not None
-            assert running.process.stderr is not None
-            for line in running.process.stdout:
-                if line.startswith("{"):
-                    log.append(json.loads(line))
-                    self._told(run, log[-1], running.artifacts)
-            log += [json.loads(line) for line in running.process.stderr if line.startswith("{")]
-            code = running.process.wait(timeout=60)
-            self.jobs[run.id] = Job(exit_code=code, log=log, artifacts=running.artifacts)
-            run.finish("success" if code == 0 else "failure")
+            self.run(run, dispatch_event(run))
+
+    def run(self, run: Run, event: EventFile) -> Job:
+        """Runs the workflow of a run to its end."""
+        assert self.github is not None
+        env = {"GITHUB_RUN_ID": str(run.id)}
+        name = run.workflow.file_name
+        running = self.machine.start(self.path, event, self.github, token=self.token, env=env, workflow_name=name)
+        self._running[run.id] = running.process
+        log = []
+        assert running.process.stdout is not None
+        assert running.process.stderr is not None
+        for line in running.process.stdout:
+            if line.startswith("{"):
+                log.append(json.loads(line))
+                self._told(run, log[-1], running.artifacts)
+        log += [json.loads(line) for line in running.process.stderr if line.startswith("{")]
+        code = running.process.wait(timeout=60)
+        self.jobs[run.id] = Job(exit_code=code, log=log, artifacts=running.artifacts)
+        run.finish("success" if code == 0 else "failure")
+        return self.jobs[run.id]
 
     def _told(self, run: Run, entry: Mapping[str, Any], artifacts: Path) -> None:
         """What a line of act's log means for the run on GitHub."""
@@ -435,7 +439,8 @@ def zipped(folder: Path) -> bytes:
 
 def _stand_ins(workflow: Path) -> dict[str, Path]:
     """Each action of GitHub's that the workflow or our action uses, as it is pinned there."""
-    text = "".join(path.read_text(encoding="utf-8") for path in (workflow, ROOT / "action.yml"))
+    texts = [path.read_text(encoding="utf-8") for path in (*workflow.parent.glob("*.yml"), ROOT / "action.yml")]
+    text = "\n".join(texts)
     return {
         f"actions/{name}@{ref}": STAND_INS / name for name, ref in re.findall(r"uses: actions/([\w-]+)@(\w+)", text)
     }

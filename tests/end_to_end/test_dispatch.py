@@ -200,3 +200,32 @@ def test_shards_are_one_tier(github: LoopbackGitHub, machine: Machine, tmp_path:
         merged = json.loads(result.read_text())
         assert len(merged["tests"]) == 8
         assert [part["shard"] for part in merged["parts"]] == list(range(1, count + 1))
+
+
+CALLER = """\
+on: push
+jobs:
+  tiers:
+    uses: ./.github/workflows/tiers.yml
+    permissions: { contents: write, actions: read, statuses: write, pull-requests: write }
+"""
+
+
+def test_the_called_workflow_runs_every_tier_where_it_belongs(
+    github: LoopbackGitHub, machine: Machine, tmp_path: Path
+) -> None:
+    scene = Scene(github, machine, tmp_path / "project", CONFIG.replace("queue: 1h", "queue: 1h\n    shards: 2"))
+    folder = scene.path / ".github" / "workflows"
+    write(folder, {"all.yml": CALLER, "tiers.yml": (ROOT / ".github" / "workflows" / "tiers.yml").read_text()})
+    write(scene.path, {"requirements.txt": "pytest\n"})
+    commit(scene.path, "One line")
+    workflow = scene.repository.add_workflow(".github/workflows/all.yml", CALLER)
+    event = push_event(scene.repository, scene.path)
+    sha = git(scene.path, "rev-parse", "main")
+    run = scene.repository.add_run(workflow, event="push", head_branch="main", head_sha=sha, actor="writer")
+    job = scene.team.run(run, event)
+    assert job.exit_code == 0, job.text
+    assert len([artifact for artifact in run.artifacts if "gpu" in artifact.name]) == 2
+    assert scene.status(sha)[0] == "success"
+    assert "passed: 8 passed" in (scene.status(sha)[1] or "")
+    assert list(scene.repository.runs.values()) == [run]  # nothing was dispatched
