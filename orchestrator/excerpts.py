@@ -11,7 +11,7 @@ LINES = 12
 
 _KIND = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Z]\w*)(?=:|$)")
 _PLACE = re.compile(r"(?P<file>[^\s:][^:\n]*):(?P<line>\d{1,8}):(?: (?P<kind>\S.*)?)?")
-_EMPTY = re.compile(r"E?\s*[\^~]*|E\s+Use -v to get more diff")  # says nothing, or marks a part of the line above
+_MARKS = " \t^~"  # of a line that marks a part of the one above
 _RULE = re.compile(r"(?:_ ){10,}_?\s*")
 # What differs between two failures with one cause. Applied in this order.
 _VARIABLE = (
@@ -35,7 +35,8 @@ class _Entry:
     before: str | None = None  # the last other line: the statement, where pytest puts no mark before it
 
     def take(self, line: str) -> None:
-        if _EMPTY.fullmatch(line):
+        said = line.removeprefix("E ").strip(_MARKS)
+        if said in ("", "E", "Use -v to get more diff"):
             return
         if line.startswith("E "):
             self._find_source()
@@ -118,10 +119,10 @@ def _entries(text: str) -> Iterator[_Entry]:
     entry = _Entry()
     for raw in text.splitlines():
         line = raw.rstrip()
-        place = _PLACE.fullmatch(line)
+        place = _PLACE.fullmatch(line) if line[:1] not in " >" and not line.startswith("E ") else None
         begins = place is not None and (place["kind"] or "").startswith("in ")
         ends = place is not None and not begins and entry.file is None and bool(entry.source or entry.errors)
-        if not (begins or ends or _RULE.fullmatch(line)):
+        if not (begins or ends or (line[:1] == "_" and _RULE.fullmatch(line))):
             entry.take(line)
             continue
         if ends and place is not None:

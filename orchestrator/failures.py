@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
@@ -30,7 +30,7 @@ from orchestrator.model import (
     Verdict,
 )
 from orchestrator.records import Record
-from orchestrator.records.history import SAMPLES, History, estimates
+from orchestrator.records.history import SAMPLES, WHOLE, History
 
 NAMED = 10
 """Tests named in one command."""
@@ -38,13 +38,13 @@ _COMMAND = 1_500  # characters
 SLOWEST = 10
 SLOWER = 10
 
-_WHOLE = (Verdict.PASSED, Verdict.FLAKY, Verdict.FAILED)  # a tier that ran to its end
 _STANDINGS = (Standing.NEW, Standing.UNKNOWN, Standing.BEFORE)  # the order they are shown in
 _OWN_SEED = re.compile(r"failed under seed (\d+)")  # what the plugin's fixed_seed says of a failure
 # A test is slower than it was where it takes this much longer than it usually did, and than it ever did. Durations of
 # the history are within 10 % of the truth, and a shared machine is slower for all tests at times.
 _TIMES_USUAL, _TIMES_HIGHEST, _SECONDS_MORE = 2.0, 1.5, 0.5
 _SAMPLES_NEEDED = 3
+_TESTS_NEEDED = 5  # to tell a slow machine from slow tests
 _NO_HISTORY = History()
 
 
@@ -55,15 +55,48 @@ def explain(run: RunVerdict, history: History = _NO_HISTORY) -> RunVerdict:
 
 def insight(run: RunVerdict, history: History = _NO_HISTORY) -> Insight:
     """See `explain`."""
-    ran = [(tier, tier.result) for tier in run.tiers if tier.result is not None and tier.verdict is not Verdict.NOT_RUN]
-    wanted = {test.node_id for _, result in ran for test in result.tests if test.outcome.bad or test.attempts}
-    pasts = {tier.name: _past(history, tier.name, run.plan.event, wanted) for tier, _ in ran} if wanted else {}
+    ran = [
+        _sorted_out(tier, tier.result)
+        for tier in run.tiers
+        if tier.result is not None and tier.verdict is not Verdict.NOT_RUN
+    ]
+    wanted = {test.node_id for one in ran for test in (*one.bad, *one.flaky)}
+    pasts = {one.name: _past(history, one.name, run.plan.event, wanted) for one in ran} if wanted else {}
     return Insight(
         causes=tuple(_causes(ran, pasts)),
         flakes=tuple(_flakes(ran, pasts)),
         slower=tuple(_slower(ran, history)),
         slowest=_slowest(ran),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ran:
+    """A tier that ran, and those of its tests there is something to say of."""
+
+    tier: TierVerdict
+    result: TierResult
+    bad: list[TestResult]
+    flaky: list[TestResult]
+    slow: list[TestResult]
+
+    @property
+    def name(self) -> str:
+        return self.tier.name
+
+
+def _sorted_out(tier: TierVerdict, result: TierResult) -> _Ran:
+    bad, flaky, slow = [], [], []
+    failed, error, unfinished = TestOutcome.FAILED, TestOutcome.ERROR, TestOutcome.UNFINISHED
+    for test in result.tests:  # there may be a million
+        outcome = test.outcome
+        if outcome is failed or outcome is error or outcome is unfinished:
+            bad.append(test)
+        elif test.attempts:
+            flaky.append(test)
+        if test.seconds > _SECONDS_MORE:
+            slow.append(test)
+    return _Ran(tier=tier, result=result, bad=bad, flaky=flaky, slow=slow)
 
 
 # --- what is known of the tests ------------------------------------------------------------------------------------
@@ -133,7 +166,7 @@ def _compared(past: _Past, node_id: str) -> tuple[Standing, Record | None]:
     for seen in past.seen(past.base, node_id):
         if seen.told:
             return (Standing.BEFORE if seen.bad else Standing.NEW), seen.record
-        if seen.test is None and seen.record.tier.verdict in _WHOLE:
+        if seen.test is None and seen.record.tier.verdict in WHOLE:
             return Standing.NEW, seen.record
     return Standing.UNKNOWN, None
 
@@ -167,7 +200,7 @@ class _Group:
     places: list[tuple[str, str]] = field(default_factory=list)  # (tier, node id)
 
 
-def _causes(ran: Sequence[tuple[TierVerdict, TierResult]], pasts: Mapping[str, _Past]) -> list[Cause]:
+def _causes(ran: Sequence[_Ran], pasts: Mapping[str, _Past]) -> list[Cause]:
     groups = _grouped(ran)
     causes = [_cause(group, pasts) for group in groups]
 
@@ -177,21 +210,19 @@ def _causes(ran: Sequence[tuple[TierVerdict, TierResult]], pasts: Mapping[str, _
     return sorted(causes, key=rank)
 
 
-def _grouped(ran: Sequence[tuple[TierVerdict, TierResult]]) -> list[_Group]:
+def _grouped(ran: Sequence[_Ran]) -> list[_Group]:
     groups: dict[tuple[object, ...], _Group] = {}
     known: dict[tuple[str, str], _Group] = {}  # of a test that failed so in another tier already
-    for tier, result in ran:
-        for test in result.tests:
-            if not test.outcome.bad:
-                continue
+    for one in ran:
+        for test in one.bad:
             kind = kind_of(test.message) or str(test.outcome)
             group = known.get((test.node_id, kind))
             if group is None:
                 group = groups.setdefault(_key(test, kind), _Group(kind=kind))
             known.setdefault((test.node_id, kind), group)
             group.tests.setdefault(test.node_id, test)
-            group.tiers.setdefault(tier.name, (tier, result))
-            group.places.append((tier.name, test.node_id))
+            group.tiers.setdefault(one.name, (one.tier, one.result))
+            group.places.append((one.name, test.node_id))
     return list(groups.values())
 
 
@@ -296,12 +327,11 @@ def _commit(record: Record) -> str:
 # --- flaky ---------------------------------------------------------------------------------------------------------
 
 
-def _flakes(ran: Sequence[tuple[TierVerdict, TierResult]], pasts: Mapping[str, _Past]) -> Iterator[Flake]:
+def _flakes(ran: Sequence[_Ran], pasts: Mapping[str, _Past]) -> Iterator[Flake]:
     found: dict[str, list[tuple[TierVerdict, TierResult, TestResult]]] = {}
-    for tier, result in ran:
-        for test in result.tests:
-            if test.attempts and not test.outcome.bad:
-                found.setdefault(test.node_id, []).append((tier, result, test))
+    for one in ran:
+        for test in one.flaky:
+            found.setdefault(test.node_id, []).append((one.tier, one.result, test))
     for node_id, places in sorted(found.items()):
         tier, result, test = places[0]
         first = test.attempts[0]
@@ -326,35 +356,34 @@ def _flakes(ran: Sequence[tuple[TierVerdict, TierResult]], pasts: Mapping[str, _
 # --- slow ----------------------------------------------------------------------------------------------------------
 
 
-def _slowest(ran: Sequence[tuple[TierVerdict, TierResult]]) -> tuple[tuple[str, TestResult], ...]:
-    tests = [(tier.name, test) for tier, result in ran for test in result.tests if test.seconds > _SECONDS_MORE]
-    return tuple(sorted(tests, key=lambda one: -one[1].seconds)[:SLOWEST])
+def _slowest(ran: Sequence[_Ran]) -> tuple[tuple[str, TestResult], ...]:
+    tests = [(one.name, test) for one in ran for test in one.slow]
+    return tuple(sorted(tests, key=lambda place: -place[1].seconds)[:SLOWEST])
 
 
-def _slower(ran: Sequence[tuple[TierVerdict, TierResult]], history: History) -> list[Slowdown]:
+def _slower(ran: Sequence[_Ran], history: History) -> list[Slowdown]:
     found = []
-    for tier, result in ran:
-        candidates = {
-            test.node_id: test.seconds
-            for test in result.tests
-            if test.outcome is TestOutcome.PASSED and test.seconds > _SECONDS_MORE
-        }
-        records = [record for record in history.of(tier.name) if record.tier.verdict in _WHOLE]
-        if not candidates or not records:
-            continue
-        usual = estimates(records[:SAMPLES])
-        known = [(seconds, usual[node]) for node, seconds in candidates.items() if node in usual]
-        # Where most tests take longer it is the machine.
-        slow = max(1.0, statistics.median(seconds / max(one.seconds, 1e-3) for seconds, one in known)) if known else 1.0
-        slow = slow if len(known) >= 5 else 1.0
-        for node_id, seconds in candidates.items():
-            before = usual.get(node_id)
-            if before is None or before.samples < _SAMPLES_NEEDED:
-                continue
-            if (
-                seconds > slow * _TIMES_USUAL * before.seconds
-                and seconds > slow * _TIMES_HIGHEST * before.highest
-                and seconds > slow * before.seconds + _SECONDS_MORE
-            ):
-                found.append(Slowdown(node_id=node_id, tier=tier.name, seconds=seconds, before=before.seconds))
-    return sorted(found, key=lambda one: one.before - one.seconds)[:SLOWER]
+    for one in ran:
+        candidates = {test.node_id: test.seconds for test in one.slow if test.outcome is TestOutcome.PASSED}
+        before = _usual([record for record in history.of(one.name) if record.tier.verdict in WHOLE], candidates.keys())
+        machine = _machine([candidates[node_id] / statistics.median(took) for node_id, took in before.items()])
+        for node_id, took in before.items():
+            seconds, usual = candidates[node_id] / machine, statistics.median(took)
+            if seconds > max(_TIMES_USUAL * usual, _TIMES_HIGHEST * max(took), usual + _SECONDS_MORE):
+                found.append(Slowdown(node_id=node_id, tier=one.name, seconds=candidates[node_id], before=usual))
+    return sorted(found, key=lambda one: (one.before - one.seconds, one.node_id))[:SLOWER]
+
+
+def _usual(records: Sequence[Record], wanted: Collection[str]) -> dict[str, list[float]]:
+    """What each of the tests took in its newest runs, for those that have run often enough to tell."""
+    seen: dict[str, list[float]] = {}
+    for record in records[:SAMPLES] if wanted else ():
+        for test in record.tier.result.tests if record.tier.result is not None else ():
+            if test.node_id in wanted and test.outcome is TestOutcome.PASSED and test.seconds > 0:
+                seen.setdefault(test.node_id, []).append(test.seconds)
+    return {node_id: took for node_id, took in seen.items() if len(took) >= _SAMPLES_NEEDED}
+
+
+def _machine(ratios: Sequence[float]) -> float:
+    """How much slower this machine is than those before: where most tests take longer, none of them became slower."""
+    return max(1.0, statistics.median(ratios)) if len(ratios) >= _TESTS_NEEDED else 1.0

@@ -492,6 +492,7 @@ class BenchmarkChange:
     blocks: int
     seconds: float  # of the head: median over the blocks
     edited: bool = False  # its file is not the base's: the head's ran on both
+    since: str | None = None  # against history: the commit of the first run after the change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -565,6 +566,11 @@ class TierResult:
     output_tail: str = ""  # last lines of what the process printed
     stacks: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def flaky(self) -> int:
+        """How many tests failed first and passed when they were tried again."""
+        return sum(1 for test in self.tests if test.attempts and not test.outcome.bad)
 
     @property
     def counts(self) -> Counts:

@@ -51,7 +51,8 @@ class Progress:
         self._tallies.pop(tier.name, None)
         said = f"{SYMBOLS[tier.verdict]} {tier.name}: {tier.verdict}"
         if tier.result is not None:
-            said += f" · {counts(tier.result.counts)} · {duration(tier.result.seconds)} of {budget(tier.plan.budget)}"
+            tests = counts(tier.result.counts, flaky=tier.result.flaky)
+            said += f" · {tests} · {duration(tier.result.seconds)} of {budget(tier.plan.budget)}"
         self._line(said)
         if tier.verdict is not Verdict.PASSED:
             for reason in tier.reasons:

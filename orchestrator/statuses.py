@@ -42,7 +42,7 @@ def _state(tier: TierVerdict) -> str:
 def _told(tier: TierVerdict) -> str:
     said = f"{tier.verdict}: {_first(tier)}" if tier.verdict not in _GOOD or tier.reasons else str(tier.verdict)
     if tier.verdict in _GOOD and tier.result is not None:
-        said += f": {counts(tier.result.counts)} in {duration(tier.result.seconds)}"
+        said += f": {counts(tier.result.counts, flaky=tier.result.flaky)} in {duration(tier.result.seconds)}"
     return said
 
 

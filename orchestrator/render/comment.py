@@ -146,7 +146,7 @@ def _row(tier: TierVerdict) -> str:
     percent = result.coverage.percent if result.coverage is not None else None
     covered = f"{floor_percent(percent)}%" if percent is not None else ("unknown" if tier.plan.coverage else "–")
     spent = f"{duration(result.seconds)} / {budget(tier.plan.budget)}"
-    return f"| {name} | {said} | {counts(result.counts)} | {spent} | {covered} |"
+    return f"| {name} | {said} | {counts(result.counts, flaky=result.flaky)} | {spent} | {covered} |"
 
 
 def _notes(run: RunVerdict) -> Iterator[str]:

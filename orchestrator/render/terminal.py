@@ -52,7 +52,7 @@ def _row(tier: TierVerdict) -> tuple[str, ...]:
     percent = result.coverage.percent if result.coverage is not None else None
     covered = f"{floor_percent(percent)}%" if percent is not None else ("unknown" if tier.plan.coverage else "–")
     spent = f"{duration(result.seconds)} / {budget(tier.plan.budget)}"
-    return name, str(tier.verdict), counts(result.counts), spent, covered
+    return name, str(tier.verdict), counts(result.counts, flaky=result.flaky), spent, covered
 
 
 def _reasons(run: RunVerdict) -> list[str]:

@@ -87,9 +87,11 @@ def surprise(plan: TierPlan, result: TierResult | None) -> str:
     return f"took {duration(result.seconds)}; {expected(plan)} were expected"
 
 
-def counts(found: Counts) -> str:
-    """80 passed, 2 skipped; the worst first, zeros left out."""
-    return ", ".join(f"{number} {word}" for _, word, number in tally(found)) or "no tests"
+def counts(found: Counts, *, flaky: int = 0) -> str:
+    """80 passed (1 flaky), 2 skipped; the worst first, zeros left out. ``flaky``: passed when they were tried again."""
+    beside = {"passed" if found.passed else "xpassed": f" ({flaky} flaky)" if flaky else ""}
+    words = [f"{number} {word}{beside.get(outcome, '')}" for outcome, word, number in tally(found)]
+    return ", ".join(words) or "no tests"
 
 
 def tally(counts: Counts) -> list[tuple[str, str, int]]:

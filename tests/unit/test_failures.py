@@ -31,6 +31,7 @@ from orchestrator.model import (
 )
 from orchestrator.records import Record
 from orchestrator.records.history import History
+from orchestrator.render.words import counts
 
 P, F, E, S, U = (
     TestOutcome.PASSED,
@@ -499,3 +500,10 @@ def test_the_kind_of_a_failure(message: str | None, kind: str | None) -> None:
 )
 def test_what_differs_from_run_to_run_is_taken_out(message: str, wanted: str) -> None:
     assert skeleton(message) == wanted
+
+
+def test_flaky_tests_are_counted_as_what_they_are() -> None:
+    result = a_tier(a_test("a", P), FLAKY, a_test("c", S)).result
+
+    assert result is not None
+    assert counts(result.counts, flaky=result.flaky) == "2 passed (1 flaky), 1 skipped"
