@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.base_tree import Base
+from orchestrator.changepoints import compare_with_history
 from orchestrator.collect import collect_run, write_json
 from orchestrator.contexts import ContextsError, read_coverage_contexts
 from orchestrator.environment import Environment
@@ -31,6 +32,8 @@ from orchestrator.readers.benchmark import read_benchmarks
 from orchestrator.readers.comparison import comparison_document
 from orchestrator.readers.document import BrokenReportError
 from orchestrator.records.contexts import contexts_document
+from orchestrator.records.history import History
+from orchestrator.remember import machine_of
 from orchestrator.results_folder import prepare_out
 from orchestrator.salvage import CHECKPOINT_SECONDS, CHECKPOINT_VARIABLE, salvage_coverage
 from orchestrator.shards import Timings
@@ -61,6 +64,7 @@ class Workplace:
     cpus: int
     cancel: Cancellation
     source: tuple[str, ...] = (".",)  # the project's own code
+    history: History = field(default_factory=History)
     base: Base = _NO_BASE
     timings: Mapping[str, Timings] = field(default_factory=dict)  # by tier: what its shard is split by
     orders: Mapping[str, Order] = field(default_factory=dict)  # by tier
@@ -85,6 +89,7 @@ def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, Tier
     def settle(tier: TierPlan, outcome: Outcome) -> None:
         outcome = _with_contexts(tier, outcome, place, sha=plan.event.sha)
         result = collect_run(tier, outcome, place.out / tier.name, root=place.root, sha=plan.event.sha)
+        result = _with_history(tier, result, place)
         verdicts[tier.name] = judge_tier(tier, result)
         progress.ended(verdicts[tier.name])
 
@@ -120,6 +125,19 @@ def _with_contexts(tier: TierPlan, outcome: Outcome, place: Workplace, *, sha: s
     except (ContextsError, OSError) as error:
         return replace(outcome, notes=(*outcome.notes, f"which tests execute which lines is unknown: {error}"))
     return outcome
+
+
+def _with_history(tier: TierPlan, result: TierResult, place: Workplace) -> TierResult:
+    """The result with what its benchmarks are against earlier commits', where that is asked for."""
+    if tier.against != "history" or not result.benchmarks:
+        return result
+    known = place.history.of(tier.name)
+    comparison = compare_with_history(result, known, machine_of(tier, result), gate=tier.gate)
+    try:
+        write_json(place.out / tier.name / "comparison.json", comparison_document(comparison))
+    except OSError as error:
+        result = replace(result, problems=(*result.problems, f"its results could not be written: {error}"))
+    return replace(result, comparison=comparison)
 
 
 def startable(waiting: Mapping[str, TierPlan], running: Mapping[str, TierPlan], cpus: int) -> list[TierPlan]:

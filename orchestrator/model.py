@@ -677,6 +677,34 @@ class Insight:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlierCoverage:
+    """What a tier covered in an earlier run."""
+
+    sha: str
+    age: float  # seconds since it ended
+    coverage: Coverage
+    unchanged: frozenset[str] = frozenset()  # the files that are today what they were then
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarriedLines:
+    """Lines that no tier of this run executed, and a tier that did not run now did when it last ran."""
+
+    tier: str
+    sha: str
+    age: float  # seconds
+    lines: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoverageChange:
+    """Line coverage now minus that of the base, in percentage points, over the same tiers."""
+
+    points: float
+    sha: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunVerdict:
     """The verdict of the whole run."""
 
@@ -689,6 +717,9 @@ class RunVerdict:
     coverage_note: str | None = None
     patch: PatchCoverage | None = None
     known_gaps: tuple[KnownGap, ...] = ()
+    carried: tuple[CarriedLines, ...] = ()
+    coverage_change: CoverageChange | None = None  # None: unknown
+    untested: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # changed functions that no test enters
     insight: Insight | None = None  # None: nobody has looked (failures.explain)
 
     def tier_named(self, name: str) -> TierVerdict:

@@ -151,6 +151,7 @@ def execute(
         cpus=effective_cpus(),
         cancel=hands.cancel,
         source=plan.source,
+        history=situation.history,
         base=find_base(situation.git, situation.event, situation.range, prefix=situation.prefix),
         timings=_timings(plan, situation),
         orders=situation.orders,

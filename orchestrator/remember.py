@@ -175,7 +175,7 @@ def records_of(run: RunVerdict, *, config_id: str, root: Path, run_key: str, now
             trusted=event.of_default_branch,
             partial=run.plan.partial,
             predicted=tier.plan.predicted_seconds,
-            machine=_fingerprint(tier.plan, tier.result),
+            machine=machine_of(tier.plan, tier.result),
             sources=_sources(tier.result, root),
         )
         for tier in run.tiers
@@ -253,7 +253,7 @@ class Memory:
         return changed
 
 
-def _fingerprint(plan: TierPlan, result: TierResult | None) -> dict[str, str]:
+def machine_of(plan: TierPlan, result: TierResult | None) -> dict[str, str]:
     """What durations and benchmarks depend on: those of another machine are no baseline."""
     machine = fingerprint()
     if plan.python is not None:
@@ -262,6 +262,8 @@ def _fingerprint(plan: TierPlan, result: TierResult | None) -> dict[str, str]:
             machine["torch"] = plan.python.torch
     if result is not None and result.gpu is not None and result.gpu.devices:
         machine["gpu"] = ", ".join(result.gpu.devices)
+        versions = {"driver": result.gpu.driver, "cuda": result.gpu.cuda, "torch": result.gpu.torch}
+        machine |= {name: version for name, version in versions.items() if version is not None}
     return machine
 
 

@@ -104,8 +104,8 @@ class Benchmark(_Section, frozen=True, kw_only=True):
         Literal["base", "history"] | None,
         doc(
             "what results are compared with: `base`, the commit the change starts from, run in turns with it; "
-            "`history`, earlier commits' results (not yet supported); without it, `base` where there is a `gate`, "
-            "nothing elsewhere"
+            "`history`, earlier results of the default branch on the same kind of machine; without it, `base` where "
+            "there is a `gate`, nothing elsewhere"
         ),
     ] = None
 

@@ -10,7 +10,6 @@ from orchestrator.config.reading import did_you_mean
 def check_tiers(tiers: dict[str, Tier], written: Mapping, problems: Problems) -> None:
     """Add a problem for each rule the tiers break. ``written``: the node of ``tiers``, defaults merged in."""
     _check_names(written, problems)
-    _check_against(tiers, written, problems)
     needs: dict[str, list[str]] = {}
     for name, tier in tiers.items():
         needs[name] = []
@@ -35,17 +34,6 @@ def _check_names(written: Mapping, problems: Problems) -> None:
         if other != name:
             sentence = f"differs from the tier {other!r} only in case; their folders would be the same. Rename one"
             problems.add(entry.position, step("tiers", name), sentence)
-
-
-def _check_against(tiers: dict[str, Tier], written: Mapping, problems: Problems) -> None:
-    for name, tier in tiers.items():
-        if tier.benchmark is not None and tier.benchmark.against == "history":
-            entry = written.entries[name].value
-            for key in ("benchmark", "against"):
-                assert isinstance(entry, Mapping)  # noqa: S101 -- it was read as a Benchmark
-                entry = entry.entries[key].value
-            sentence = "'history' is not yet supported by this version of mltiers. Use 'base'"
-            problems.add(entry.position, step("tiers", name) + ".benchmark.against", sentence)
 
 
 def _check_cycles(needs: dict[str, list[str]], written: Mapping, problems: Problems) -> None:

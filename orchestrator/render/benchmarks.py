@@ -37,7 +37,8 @@ def headline(comparison: Comparison) -> str:
         partly = f"{tally(comparison)}; the rest " if comparison.changes else ""
         return f"{partly}not compared with {against(comparison)}: {comparison.problem}"
     gate = f", gate {comparison.gate:g}%" if comparison.gate is not None else ""
-    pairs = f", {plural(comparison.blocks, 'pair')} of runs" if comparison.blocks else ""
+    what = "pair" if comparison.against == "base" else "earlier run"
+    pairs = f", {plural(comparison.blocks, what)}{' of runs' if what == 'pair' else ''}" if comparison.blocks else ""
     return f"{tally(comparison) or 'none compared'} against {against(comparison)}{gate}{pairs}"
 
 
@@ -54,6 +55,7 @@ def remarks(comparison: Comparison, *, most: int) -> list[str]:
         for change in telling(comparison)
         if change.edited
     ]
+    said += [f"{one.name} changed with {one.since[:10]}" for one in telling(comparison) if one.since]
     said += [f"{name} {why}" for name, why in comparison.alone.items()]
     shown = said[:most]
     if hidden := len(said) - len(shown):

@@ -187,6 +187,18 @@ def test_what_the_budget_leaves_undecided_is_said_and_fails_nothing(tmp_path: Pa
     assert done.document("speed/result.json")["seconds"] < 40
 
 
+def test_against_history_too_few_results_are_said_and_fail_nothing(tmp_path: Path) -> None:
+    ours = project(tmp_path / "project")
+    config = CONFIG.format(python=sys.executable, env="PYTHONPATH: src").replace(
+        "gate: 10%", "against: history, gate: 10%"
+    )
+    ours.write({"ml-tiers.yml": config})
+    ours.commit("against history")
+    for known in range(2):
+        done = ours.mltiers("run")
+        assert refused(done).startswith(f"{known} earlier results of the default branch on a machine like this one, 7")
+
+
 def _python(folder: Path, path: Path) -> str:
     """A Python like this one, in which ``path`` is on ``sys.path`` as an install would put it there."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
