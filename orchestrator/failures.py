@@ -254,13 +254,14 @@ def _cause(group: _Group, pasts: Mapping[str, _Past]) -> Cause:
         kind=group.kind,
         excerpt=excerpt(first.text, first.message, file=first.file, line=first.line),
         standing=standing,
-        remarks=tuple(_remarks(first, result, pasts[tier.name], compared, standing)),
+        remarks=tuple(_remarks(first, tier, result, pasts[tier.name], compared, standing)),
         rerun=rerun(tier, result, [test.node_id for test in tests]),
     )
 
 
 def _remarks(
     first: TestResult,
+    tier: TierVerdict,
     result: TierResult,
     past: _Past,
     compared: Mapping[str, tuple[Standing, Record | None]],
@@ -287,10 +288,10 @@ def _remarks(
     flaky, runs = _flaky_runs(past, first.node_id)
     if flaky:
         yield f"it was flaky in {flaky} of its last {runs} runs"
-    yield from _depends(first, result, past)
+    yield from _depends(first, tier, result, past)
 
 
-def _depends(test: TestResult, result: TierResult, past: _Past) -> Iterator[str]:
+def _depends(test: TestResult, tier: TierVerdict, result: TierResult, past: _Past) -> Iterator[str]:
     """What the failure may depend on, and how to have it again."""
     seed = result.random_seed
     for seen in past.seen(past.here, test.node_id):
@@ -298,6 +299,7 @@ def _depends(test: TestResult, result: TierResult, past: _Past) -> Iterator[str]
             other = seen.record.tier.result.random_seed if seen.record.tier.result is not None else None
             if seed is not None and other is not None and other != seed:
                 yield f"it passed at this commit under seed {other}: it depends on the seed or the order of the tests"
+                yield f"if it passes alone under seed {seed}, it is the order: {rerun(tier, result, tier.plan.paths)}"
             else:
                 yield "it passed in another run of this commit"
             break
@@ -309,14 +311,17 @@ def _depends(test: TestResult, result: TierResult, past: _Past) -> Iterator[str]
 
 
 def rerun(tier: TierVerdict, result: TierResult, node_ids: Sequence[str]) -> str:
-    """The command that runs tests of a tier again, as it ran them, for a shell in the configuration's folder."""
+    """The command that runs tests of a tier again, as it ran them, for a shell in the configuration's folder.
+
+    ``node_ids``: or paths; where they are many, the first alone.
+    """
     plan = tier.plan
     markers = ["-m", plan.markers] if plan.markers else []
     seed = [f"--randomly-seed={result.random_seed}"] if result.random_seed is not None else []
     start = ["python", "-m", "pytest", *markers, *plan.args, *seed]
     command = shlex.join([*start, *node_ids[:NAMED]])
     few = len(node_ids) <= NAMED and len(command) <= _COMMAND
-    return command if few else shlex.join([*start, node_ids[0]])
+    return command if few else shlex.join([*start, *node_ids[:1]])
 
 
 def _commit(record: Record) -> str:

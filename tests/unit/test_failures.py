@@ -55,7 +55,7 @@ def a_test(
 
 
 def a_tier(*tests: TestResult, name: str = "unit", verdict: Verdict = Verdict.FAILED, **more: object) -> TierVerdict:
-    plan_keys = {key: more.pop(key) for key in ("markers", "args") if key in more}
+    plan_keys = {key: more.pop(key) for key in ("markers", "args", "paths") if key in more}
     result = TierResult(name=name, ending=Ending.EXITED, tests=tests, has_report=True, **more)  # type: ignore[arg-type]
     plan = TierPlan(name=name, run=True, reason="runs", **plan_keys)  # type: ignore[arg-type]
     return TierVerdict(plan=plan, result=result, verdict=verdict, exit_code=ExitCode.FAILED)
@@ -265,9 +265,15 @@ def test_new_ones_come_first_then_the_larger() -> None:
 def test_what_it_depends_on() -> None:
     passed_here = a_record(GOOD, sha=HEAD, random_seed=7)
     history = known(a_record(GOOD), head=(passed_here,))
-    (cause,) = causes(a_test(text="failed under seed 3; repeats"), history=history, random_seed=9).causes
+    (cause,) = causes(
+        a_test(text="failed under seed 3; repeats"), history=history, random_seed=9, paths=("tests/unit",)
+    ).causes
 
     assert "it passed at this commit under seed 7: it depends on the seed or the order of the tests" in cause.remarks
+    assert (
+        "if it passes alone under seed 9, it is the order: python -m pytest --randomly-seed=9 tests/unit"
+        in cause.remarks
+    )
     assert "pytest-randomly's seed was 9" in cause.remarks
     assert "failed under seed 3 of its own, the same in every attempt" in cause.remarks
     assert cause.rerun == "python -m pytest --randomly-seed=9 t.py::a"
