@@ -3,8 +3,8 @@
     python benchmarks/selection.py [--faults 200] [--seed 1] [--processes 2] [--minutes 8]
 
 Every fault is real: one expression, constant or line of data of a real project is changed, and its suite is run on
-that. What was run is kept in .benchmarks/selection (not committed), so that only what is missing is run, for a few minutes. The commits
-are simulated from it: each repairs the fault of the one before, brings another, and rewrites a few lines elsewhere.
+that. What was run is kept in .benchmarks/selection (not committed); what is missing is run, for a few minutes. The
+commits are simulated from it: each brings a fault, and rewrites a few lines elsewhere.
 """
 
 from __future__ import annotations
@@ -62,15 +62,16 @@ def section(measured: Study, faults: list[Observed], seed: int) -> list[str]:
     """One suite: what each order finds, after a green commit and after a red one, and what ours finds where."""
     total = sum(measured.seconds.values())
     places = Counter(fault.place for fault in faults)
-    unseen = sum(not fault.failed and not fault.broken for fault in measured.faults)
-    broken = sum(fault.broken for fault in measured.faults)
+    # A fault at import ends pytest in conftest.py, or makes files that cannot be collected.
+    broken = sum(fault.broken or (fault.over and not fault.failed) for fault in measured.faults)
+    unseen = sum(not fault.failed for fault in measured.faults) - broken
     where = "; ".join(f"{number} in {PLACES[place]}" for place, number in sorted(places.items()))
     lines = [
         f"## {measured.suite}",
         "",
         f"{len(measured.order)} tests, {total:.1f} s; {len(faults)} commits with a fault each. "
         f"{1 - places['local'] / len(faults):.0%} of them sit where the lines that tests execute say little: {where}. "
-        f"Tried beside them and not counted: {unseen} that no test sees, {broken} that already collection sees.",
+        f"Tried beside them and not counted: {unseen} that no test sees, {broken} that no test gets to see, as nothing can be imported.",
         "",
     ]
     ours: list[tuple[Commit, float]] = []
@@ -144,8 +145,8 @@ NOTES = """## How
 - The weights of the classes (`WORTH` in `orchestrator/fit.py`) were chosen on faults of these two projects, from six
   sets of round numbers that differ little from each other. No third project has been tried: expect less elsewhere.
 - Faults made by a machine are not those of people. They are small, one at a time, and no test was written for them.
-- Two hundred faults of both suites take about half an hour of two cores; a run stops after `--minutes`, and the next one
-  goes on where it stopped.
+- Two hundred faults of both suites take about half an hour of two cores; a run stops after `--minutes`, and the next
+  one goes on where it stopped.
 """
 
 
