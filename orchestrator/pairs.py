@@ -62,8 +62,9 @@ def compare_with_base(bench: Bench, base: Base, *, tests: Sequence[str], seconds
     found = Comparison(against="base", base=base.sha, gate=bench.tier.gate, seed=bench.seed)
     try:
         changed = _changed(base)
-        if not changed:
-            return replace(found, notes=("nothing is changed against the base, so nothing was compared",))
+        if all(path.startswith("../") for path in changed):
+            where = " in this folder" if changed else ""
+            return replace(found, notes=(f"nothing is changed{where} against the base, so nothing was compared",))
         with base_tree(base) as tree, tempfile.TemporaryDirectory(prefix="mltiers-blocks-") as folder:
             target = tree / base.prefix
             files = {test.partition("::")[0] for test in tests}

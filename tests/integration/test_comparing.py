@@ -161,6 +161,22 @@ def test_what_is_not_changed_is_not_compared(tmp_path: Path) -> None:
     assert comparison(done)["notes"] == ["nothing is changed against the base, so nothing was compared"]
 
 
+def test_what_changes_beside_the_projects_folder_is_none_of_its(tmp_path: Path) -> None:
+    """The configuration lies in a folder of a larger repository: changes there are compared, others not."""
+    large = Project(tmp_path / "large", {f"ml/{name}": text for name, text in FILES.items() if name != ".gitignore"})
+    config = CONFIG.format(python=sys.executable, env="PYTHONPATH: src").replace("5m", "30s")
+    large.write({"ml/ml-tiers.yml": config, ".gitignore": FILES[".gitignore"], "README.md": ""})
+    large.commit("base")
+    large.write({"README.md": "changed"})
+    inside = Project(tmp_path / "large/ml", {})
+    said = comparison(inside.mltiers("run"))
+    assert said["notes"] == ["nothing is changed in this folder against the base, so nothing was compared"]
+    inside.write({"src/work/core.py": SLOWER})
+    said = comparison(inside.mltiers("run"))
+    assert said["problem"] is None, said
+    assert len(said["changes"]) == 2
+
+
 def test_a_benchmark_of_something_new_has_no_counterpart(tmp_path: Path) -> None:
     """The head's benchmarks run on the base's source: only what is new there cannot be compared."""
     ours = project(tmp_path / "project")
