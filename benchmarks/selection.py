@@ -71,7 +71,7 @@ def section(measured: Study, faults: list[Observed], seed: int) -> list[str]:
         "",
         f"{len(measured.order)} tests, {total:.1f} s; {len(faults)} commits with a fault each. "
         f"{1 - places['local'] / len(faults):.0%} of them sit where the lines that tests execute say little: {where}. "
-        f"Tried beside them and not counted: {unseen} that no test sees, {broken} that no test gets to see, as nothing can be imported.",
+        f"Tried beside them and not counted: {unseen} that no test sees, {broken} with which nothing can be imported.",
         "",
     ]
     ours: list[tuple[Commit, float]] = []
