@@ -165,7 +165,8 @@ def execute(
     verdicts = {name: judge_tier(plan.tier(name), result).verdict for name, result in results.items()}
     elsewhere.start(verdicts)
     results |= elsewhere.wait(verdicts, out=out, root=situation.root) if options.wait else elsewhere.leave()
-    if office is not None and options.dispatch and any(tier.runner for tier in situation.config.tiers.values()):
+    quiet = hands.cancel.is_set or not options.dispatch
+    if office is not None and not quiet and any(tier.runner for tier in situation.config.tiers.values()):
         sweep(office, except_for=elsewhere.ours)
     return results
 
