@@ -40,7 +40,7 @@ class Buildah:
     store: Path
     volumes: Mapping[Path, str]
 
-    def __call__(self, *arguments: str, minutes: float = 9) -> str:
+    def __call__(self, *arguments: str, minutes: float = 25) -> str:
         command = ["buildah", "--root", str(self.store / "root"), "--runroot", str(self.store / "run"), *arguments]
         environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
         done = subprocess.run(
