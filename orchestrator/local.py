@@ -211,11 +211,11 @@ def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
         if measured is not None:
             outcome = replace(outcome, notes=(*outcome.notes, f"coverage was {measured}"))
     if tier.command_by_turns and outcome.ending is Ending.EXITED and outcome.exit_code == 0:
-        outcome = _compared(tier, outcome, place)
+        outcome = _compared(tier, outcome, place, progress)
     return outcome
 
 
-def _compared(tier: TierPlan, outcome: Outcome, place: Workplace) -> Outcome:
+def _compared(tier: TierPlan, outcome: Outcome, place: Workplace, progress: Progress) -> Outcome:
     """The outcome of a tier whose benchmarks ran well, after they were compared with the base's in the time left."""
     folder = place.out / tier.name
     try:
@@ -230,6 +230,7 @@ def _compared(tier: TierPlan, outcome: Outcome, place: Workplace) -> Outcome:
         plugin=plugin_folder() if tier.python is None or tier.python.plugin is None else None,
         cancel=place.cancel,
         seed=secrets.randbelow(2**31),
+        say=lambda where: progress.comparing(tier.name, where),
     )
     tests = [benchmark.name for benchmark in measured.benchmarks]
     comparison = compare_with_base(bench, place.base, tests=tests, seconds=tier.budget - outcome.seconds)

@@ -176,7 +176,7 @@ class _Run:
             for test, pairs in _pairs(last).items():
                 values[test].append(block_value(pairs))
                 seconds[test].append(median(head for _, head in pairs))
-            self._bench.say(f"{plural(blocks, 'pair')} of runs, {len(left)} of {len(tests)} benchmarks undecided")
+            self._bench.say(f"{plural(blocks, 'pair')} of runs with the base, {len(left)} of {len(tests)} undecided")
         return values, seconds, blocks
 
     def _block(self, *, seed: int, tests: Sequence[str], visits: int) -> dict[str, Any] | None:

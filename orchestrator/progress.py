@@ -58,6 +58,14 @@ class Progress:
             for reason in tier.reasons:
                 self._line(f"  {reason}")
 
+    def comparing(self, name: str, where: str) -> None:
+        """Say from time to time how far a tier's comparison is."""
+        tally = self._tallies.get(name)
+        now = time.monotonic()
+        if tally is not None and now - tally.said >= _LOG_INTERVAL:
+            tally.said = now
+            self._line(f"  {name}: {where}, {duration(now - tally.began)} of {budget(tally.budget)}")
+
     @contextlib.contextmanager
     def following(self, name: str, events: Path) -> Iterator[None]:
         """Tell of the tests of one tier as its events file grows."""
