@@ -116,7 +116,9 @@ def recall(situation: Situation, *, environment: Environment, deadline: Callable
         # A cancelled job has few seconds left, and most of all owes the comment.
         deadline=lambda: deadline() - _FOR_THE_COMMENT,
     )
-    history = read_history(store, config_id=config_id, tiers=tuple(config.tiers), sha=event.sha)
+    history = read_history(
+        store, config_id=config_id, tiers=tuple(config.tiers), sha=event.sha, base_sha=event.base_sha
+    )
     memory = Memory(
         store,
         history,

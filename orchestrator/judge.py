@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from orchestrator.compare import interval, moved
+from orchestrator.coverage_past import NO_PAST, CoveragePast, carried_on, coverage_change
 from orchestrator.errors import ExitCode
 from orchestrator.model import (
     VERDICT_EXIT_CODES,
+    CarriedLines,
     Change,
     Coverage,
     Ending,
@@ -27,7 +29,7 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.readers.coverage import combine, leave_out, patch_coverage
+from orchestrator.readers.coverage import combine, leave_out, patch_coverage, untested_functions
 
 # pytest's exit codes: 0 all passed, 1 some failed, 2 interrupted (also: a file could not be collected),
 # 3 internal error, 4 usage error, 5 nothing collected.
@@ -46,14 +48,16 @@ def judge(
     *,
     changed_lines: Mapping[str, frozenset[int]] | None = None,
     newer_head: str | None = None,
+    past: CoveragePast = NO_PAST,
 ) -> RunVerdict:
     """The verdict of a run.
 
     ``results``: what was collected, by tier. ``changed_lines``: new-side lines of ``base...head`` per path, or None
     where unknown. ``newer_head``: the head the pull request has by now, if it is no longer the tested commit.
+    ``past``: what tiers covered before.
     """
     tiers = tuple(judge_tier(tier, results.get(tier.name)) for tier in plan.tiers)
-    return judge_run(plan, tiers, changed_lines=changed_lines, newer_head=newer_head)
+    return judge_run(plan, tiers, changed_lines=changed_lines, newer_head=newer_head, past=past)
 
 
 def judge_run(
@@ -62,12 +66,18 @@ def judge_run(
     *,
     changed_lines: Mapping[str, frozenset[int]] | None = None,
     newer_head: str | None = None,
+    past: CoveragePast = NO_PAST,
 ) -> RunVerdict:
     """The verdict over tiers that are judged: the worst of the required ones, and the thresholds of them together."""
     coverage = combine(t.result.coverage for t in tiers if t.result is not None and t.result.coverage is not None)
     gaps: tuple[KnownGap, ...] = ()
+    carried: tuple[CarriedLines, ...] = ()
+    change = None
     if coverage is not None:
+        coverage, carried = carried_on(coverage, tiers, past)
         coverage, gaps = leave_out(coverage, plan.known_gaps)
+        if all(_has_coverage(tier) for tier in tiers if _measures(tier)):
+            change = coverage_change(coverage, tiers, past, known_gaps=plan.known_gaps)
     patch = patch_coverage(coverage, changed_lines) if coverage is not None and changed_lines is not None else None
     note = _unmeasured(tiers)
     failed_thresholds = tuple(_thresholds(plan, tiers, coverage, patch, changed_lines, note))
@@ -89,6 +99,9 @@ def judge_run(
         coverage_note=note,
         patch=patch,
         known_gaps=gaps,
+        carried=carried,
+        coverage_change=change,
+        untested=untested_functions(coverage, changed_lines) if coverage is not None and changed_lines else {},
     )
 
 
@@ -253,6 +266,10 @@ def _thresholds(
 
 def _measures(tier: TierVerdict) -> bool:
     return tier.plan.run and not tier.plan.benchmark and tier.verdict is not Verdict.NOT_RUN
+
+
+def _has_coverage(tier: TierVerdict) -> bool:
+    return tier.result is not None and tier.result.coverage is not None
 
 
 def floor_percent(percent: float) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.base_tree import find_base
+from orchestrator.coverage_past import coverage_past, measured_files
 from orchestrator.dispatch import Office
 from orchestrator.dispatched import Dispatch
 from orchestrator.elsewhere import Elsewhere, artifacts_of, report_part
@@ -23,7 +25,7 @@ from orchestrator.prepare import Hands, Options, out_folder, prepare
 from orchestrator.progress import Progress
 from orchestrator.publish import Published, publish, spoiled
 from orchestrator.records.history import estimates
-from orchestrator.remember import read_history
+from orchestrator.remember import blob_ids, read_history
 from orchestrator.render.words import sentence
 from orchestrator.reported import read_parts
 from orchestrator.results_folder import own_folder
@@ -176,7 +178,13 @@ def conclude(
 ) -> Published:
     """Judge, remember, render, publish."""
     lines = changed_lines(situation)
-    judged = judge(plan, results, changed_lines=lines, newer_head=_newer_head(situation, hands))
+    past = coverage_past(
+        situation.history,
+        base_sha=situation.event.base_sha,
+        current=blob_ids(measured_files(situation.history), situation.root),
+        now=time.time(),
+    )
+    judged = judge(plan, results, changed_lines=lines, newer_head=_newer_head(situation, hands), past=past)
     verdict = explain(judged, situation.history)
     if situation.github is not None and options.dispatch:
         url = situation.event.run.url if situation.event.run is not None else None
@@ -187,6 +195,7 @@ def conclude(
         memory=situation.memory if _speaks_for_itself(plan, situation) else None,
         history=situation.history,
         changed_lines=lines,
+        past=past,
         out=out_folder(options, situation),
         prefix=situation.prefix,
         environment=hands.environment,

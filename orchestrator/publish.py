@@ -13,6 +13,7 @@ from typing import TextIO
 
 from orchestrator.collect import write_json
 from orchestrator.comment_thread import upsert_comment
+from orchestrator.coverage_past import CoveragePast
 from orchestrator.environment import Environment
 from orchestrator.errors import ExitCode, InfrastructureError
 from orchestrator.failures import explain
@@ -47,6 +48,7 @@ def publish(
     memory: Memory | None,
     history: History,
     changed_lines: Mapping[str, frozenset[int]] | None,
+    past: CoveragePast,
     out: Path,
     prefix: str,
     environment: Environment,
@@ -58,7 +60,7 @@ def publish(
 
     ``comment``: on-change, always or never. ``prefix``: the configuration's folder from the repository's top.
     ``memory``: where the results are kept, None: nowhere. ``history``: what was known of earlier runs before this one.
-    ``changed_lines``: as `judge` takes them.
+    ``changed_lines``, ``past``: as `judge` takes them.
     """
     links = Links(run=run.plan.event.run.url if run.plan.event.run is not None else None)
     wrong = write_files(run, out=out, prefix=prefix, links=links)
@@ -72,7 +74,7 @@ def publish(
         for line in render_annotations(run, prefix=prefix):
             print(line, file=talk)
         talk.flush()
-    show = _Shown(memory, history, changed_lines=changed_lines, talk=talk)
+    show = _Shown(memory, history, changed_lines=changed_lines, past=past, talk=talk)
     run, url = _tell(run, show, links, github=github, comment=comment, talk=talk)
     with contextlib.suppress(OSError):
         _write_text(out / "comment.md", render_comment(show.now(run), links=links))
@@ -112,18 +114,22 @@ class _Shown:
         history: History,
         *,
         changed_lines: Mapping[str, frozenset[int]] | None,
+        past: CoveragePast,
         talk: TextIO,
     ) -> None:
         self.memory = memory
         self.history = history
         self.changed_lines = changed_lines
+        self.past = past
         self.talk = talk
 
     def now(self, run: RunVerdict) -> RunVerdict:
         """The run, completed with what the other runs of its commit have stored."""
         if self.memory is None or not self.memory.head:
             return run
-        seen = view(run, self.memory.head, run_key=self.memory.run_key, changed_lines=self.changed_lines)
+        seen = view(
+            run, self.memory.head, run_key=self.memory.run_key, changed_lines=self.changed_lines, past=self.past
+        )
         return explain(seen, self.history)
 
     def changed(self, run: RunVerdict) -> bool:

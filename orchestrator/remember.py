@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +44,13 @@ def open_store(
 
 
 def read_history(
-    store: Store, *, config_id: str, tiers: Sequence[str], sha: str | None, version: str | None = None
+    store: Store,
+    *,
+    config_id: str,
+    tiers: Sequence[str],
+    sha: str | None,
+    base_sha: str | None = None,
+    version: str | None = None,
 ) -> History:
     """What a run needs of the memory: the newest records of its tiers, what is stored of its commit, and what is kept
     of the rest. Never raises: what cannot be read is unknown, and said.
@@ -56,11 +62,12 @@ def read_history(
         all_of = {tier: [name for name in ours if name.tier == tier and not name.fork] for tier in tiers}
         newest = {tier: names[:NEWEST] for tier, names in all_of.items()}
         at_head = [name for name in ours if name.sha == sha]
+        at_base = [name for name in ours if name.sha == base_sha and base_sha is not None]
         wanted = list(dict.fromkeys([*at_head, *(name for names in newest.values() for name in names)]))
         sketches = {tier: sketch_name(config_id, tier) for tier in tiers}
         contexts = {tier: contexts_name(config_id, tier) for tier in tiers}
         files = snapshot.read([*map(str, wanted), *sketches.values(), *contexts.values()])
-        records = read_records(snapshot, wanted, found=files, with_lines=at_head, notes=notes)
+        records = read_records(snapshot, wanted, found=files, with_lines=[*at_head, *at_base], notes=notes)
         for tier, names in newest.items():
             if len(names) == NEWEST and not any(name in records and records[name].trusted for name in names):
                 records |= _baseline(snapshot, all_of[tier][NEWEST : NEWEST + _OLDER], names, notes)
@@ -176,7 +183,7 @@ def records_of(run: RunVerdict, *, config_id: str, root: Path, run_key: str, now
             partial=run.plan.partial,
             predicted=tier.plan.predicted_seconds,
             machine=machine_of(tier.plan, tier.result),
-            sources=_sources(tier.result, root),
+            sources=blob_ids(_measured_files(tier.result), root),
         )
         for tier in run.tiers
         # What runs elsewhere is remembered by whoever reports it there.
@@ -267,10 +274,16 @@ def machine_of(plan: TierPlan, result: TierResult | None) -> dict[str, str]:
     return machine
 
 
-def _sources(result: TierResult | None, root: Path) -> dict[str, str]:
-    """git's blob id of every measured file as it is now: what it covered is carried on only while it stays that."""
+def _measured_files(result: TierResult | None) -> Iterable[str]:
+    return result.coverage.files if result is not None and result.coverage is not None else ()
+
+
+def blob_ids(paths: Iterable[str], root: Path) -> dict[str, str]:
+    """git's blob id of each file as it is now, of those that can be read: what an earlier run covered of a file is
+    carried on only while the file is what it was.
+    """
     ids = {}
-    for path in result.coverage.files if result is not None and result.coverage is not None else ():
+    for path in paths:
         try:
             content = (root / path).read_bytes()
         except OSError:

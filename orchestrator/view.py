@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from orchestrator.coverage_past import NO_PAST, CoveragePast
 from orchestrator.judge import judge_run
 from orchestrator.model import RunVerdict, TierVerdict
 from orchestrator.plan import NOT_ASKED_FOR
@@ -24,6 +25,7 @@ def view(
     *,
     run_key: str,
     changed_lines: Mapping[str, frozenset[int]] | None,
+    past: CoveragePast = NO_PAST,
 ) -> RunVerdict:
     """This run, completed with what is stored of its commit. ``run_key``: this run's own records, which it knows better
     than they do. A tier's newest result counts; the thresholds are judged over all tiers together.
@@ -42,7 +44,7 @@ def view(
     known = {tier.name for tier in run.tiers}
     tiers += [record.tier for name, record in sorted(newest.items()) if name not in known]
     plan = replace(run.plan, tiers=tuple(tier.plan for tier in tiers), partial=all(runs))
-    return judge_run(plan, tuple(tiers), changed_lines=changed_lines)
+    return judge_run(plan, tuple(tiers), changed_lines=changed_lines, past=past)
 
 
 def _reason_elsewhere(tier: TierVerdict, stored: Sequence[Record]) -> TierVerdict:

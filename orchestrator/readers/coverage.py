@@ -48,6 +48,42 @@ def patch_coverage(coverage: Coverage, changed: Mapping[str, frozenset[int]]) ->
     return PatchCoverage(covered=covered, measured=measured, uncovered=uncovered)
 
 
+def carry(coverage: Coverage, earlier: Coverage, paths: frozenset[str]) -> tuple[Coverage, int]:
+    """The coverage with the lines of these files that an earlier run executed, and how many those are.
+
+    Only statements that were measured now count: nothing is added to what there is to cover.
+    """
+    files, lines = dict(coverage.files), 0
+    for path in paths & coverage.files.keys() & earlier.files.keys():
+        now, then = coverage.files[path], earlier.files[path]
+        found, branches = now.missing & then.executed, now.missing_branches & then.executed_branches
+        lines += len(found)
+        files[path] = replace(
+            now,
+            executed=now.executed | found,
+            missing=now.missing - found,
+            executed_branches=now.executed_branches | branches,
+            missing_branches=now.missing_branches - branches,
+        )
+    return Coverage(files=files), lines
+
+
+def untested_functions(coverage: Coverage, changed: Mapping[str, frozenset[int]]) -> dict[str, tuple[str, ...]]:
+    """The functions, by file, that the change touches and no test enters."""
+    found = {}
+    for path, lines in changed.items():
+        if (body := coverage.files.get(path)) is None:
+            continue
+        names = [
+            name
+            for name, own in body.functions.items()
+            if own & lines and own & body.missing and not own & body.executed
+        ]
+        if names:
+            found[path] = tuple(sorted(names))
+    return found
+
+
 def leave_out(coverage: Coverage, gaps: Sequence[str]) -> tuple[Coverage, tuple[KnownGap, ...]]:
     """The coverage without the lines of known gaps, and what became of each gap.
 

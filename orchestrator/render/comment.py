@@ -26,6 +26,7 @@ from orchestrator.render.causes import failures, flakes, insight_of, slow
 from orchestrator.render.words import (
     SYMBOLS,
     budget,
+    carried_words,
     code,
     code_block,
     counts,
@@ -173,12 +174,20 @@ def _coverage(run: RunVerdict, detail: _Detail) -> Iterator[str]:
     said = f"**Coverage** {floor_percent(percent)}% of {run.coverage.statements} lines"
     if run.coverage_note:
         said += f" (unknown for {sentence(run.coverage_note)})"
+    if run.coverage_change is not None:
+        said += f" ({run.coverage_change.points:+.1f} points against {run.coverage_change.sha[:10]})"
     patch = run.patch
     if patch is not None and patch.percent is not None:
         said += f" · of the change: **{floor_percent(patch.percent)}%** ({patch.covered} of {patch.measured} lines)"
     elif patch is not None:
         said += " · the change touches no measured line"
     yield said
+    if run.carried:
+        yield "\n".join(f"- {sentence(carried_words(carried))}" for carried in run.carried[: detail.tiers])
+    if run.untested and detail.uncovered:
+        named = [f"{path}::{name}" for path, names in sorted(run.untested.items()) for name in names]
+        more = f" and {len(named) - detail.uncovered} more" if len(named) > detail.uncovered else ""
+        yield f"**Changed, and entered by no test:** {', '.join(map(code, named[: detail.uncovered]))}{more}"
     if run.known_gaps:
         yield "\n".join(f"- known gap {code(gap.name)}: {gap_words(gap)}" for gap in run.known_gaps[: detail.tiers])
     if patch is not None and patch.uncovered and detail.uncovered:

@@ -119,6 +119,13 @@ def verdict_document(run: RunVerdict) -> dict[str, Any]:
             "measured": patch.measured,
             "uncovered": {path: list(lines) for path, lines in sorted(patch.uncovered.items())},
         },
+        "coverage_change": None
+        if run.coverage_change is None
+        else {"points": round(run.coverage_change.points, 3), "sha": run.coverage_change.sha},
+        "carried": [
+            {"tier": one.tier, "sha": one.sha, "age": round(one.age), "lines": one.lines} for one in run.carried
+        ],
+        "untested": {path: list(names) for path, names in sorted(run.untested.items())},
         "known_gaps": [
             {"name": gap.name, "lines": gap.lines, "covered": gap.covered, "found": gap.found} for gap in run.known_gaps
         ],

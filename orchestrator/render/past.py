@@ -16,8 +16,8 @@ from orchestrator.records import Record
 from orchestrator.records.history import Estimate, Flakiness
 from orchestrator.records.names import record_name
 from orchestrator.records.sketches import Row, Sketch
+from orchestrator.render.words import age, counts, duration, percent, plural, shorten, visible
 from orchestrator.render.words import budget as budget_words
-from orchestrator.render.words import counts, duration, percent, plural, shorten, visible
 
 VERSION = 1
 SHOWN_RUNS = 10
@@ -127,15 +127,6 @@ def _time(row: Row) -> float:
 
 def _covered(covered: int | None, statements: int | None) -> str:
     return percent(100.0 * covered / statements) if covered is not None and statements else ""
-
-
-def age(seconds: float) -> str:
-    """How long ago: "3 min", "5 h", "12 d"."""
-    minutes = max(0, round(seconds / 60))
-    if minutes < 100:
-        return f"{minutes} min"
-    hours = round(seconds / 3600)
-    return f"{hours} h" if hours < 48 else f"{round(seconds / 86400)} d"
 
 
 def expectation(expected: Prediction) -> str:

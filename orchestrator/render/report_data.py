@@ -18,7 +18,7 @@ from orchestrator.excerpts import kind_of
 from orchestrator.model import Benchmark, Cause, Comparison, Counts, RunVerdict, TestOutcome, TestResult, TierVerdict
 from orchestrator.render.benchmarks import headline, interval, moved, remarks, telling
 from orchestrator.render.causes import insight_of
-from orchestrator.render.words import gap_words, line_ranges
+from orchestrator.render.words import carried_words, gap_words, line_ranges
 
 TICKS = 10_000  # per second
 
@@ -307,7 +307,14 @@ def _coverage(run: RunVerdict, limits: Limits) -> dict[str, Any] | None:
         ],
         "branches": [run.coverage.branch_covered, run.coverage.branch_total],
         "gaps": [[gap.name, gap_words(gap)] for gap in run.known_gaps],
+        "said": [*map(carried_words, run.carried), *_change_words(run)],
+        "untested": [f"{path}::{name}" for path, names in sorted(run.untested.items()) for name in names],
     }
+
+
+def _change_words(run: RunVerdict) -> list[str]:
+    change = run.coverage_change
+    return [f"{change.points:+.1f} points against {change.sha[:10]}"] if change is not None else []
 
 
 def _benchmarks(tiers: Iterable[TierVerdict]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from html import escape
 
 from orchestrator.judge import floor_percent
-from orchestrator.model import Counts, Ending, KnownGap, TierPlan, TierResult, Verdict
+from orchestrator.model import CarriedLines, Counts, Ending, KnownGap, TierPlan, TierResult, Verdict
 
 SYMBOLS = {
     Verdict.PASSED: "✅",
@@ -199,6 +199,20 @@ def gap_words(gap: KnownGap) -> str:
     if gap.lines and gap.covered == gap.lines:
         return "no longer one, every line of it is covered: take it out of known-gaps"
     return f"{plural(gap.lines, 'line')} not counted"
+
+
+def carried_words(carried: CarriedLines) -> str:
+    """What a tier that did not run now covered when it last did."""
+    return f"{plural(carried.lines, 'line')} covered by {carried.tier} at {carried.sha[:10]}, {age(carried.age)} ago"
+
+
+def age(seconds: float) -> str:
+    """How long ago: "3 min", "5 h", "12 d"."""
+    minutes = max(0, round(seconds / 60))
+    if minutes < 100:
+        return f"{minutes} min"
+    hours = round(seconds / 3600)
+    return f"{hours} h" if hours < 48 else f"{round(seconds / 86400)} d"
 
 
 def line_ranges(lines: Iterable[int], limit: int) -> str:

@@ -81,3 +81,27 @@ def test_the_folder_is_the_configurations(project: Make) -> None:
     made.commit()
     assert made.mltiers("run").code == 0
     assert len(list((made.root / "some where/kept/runs").rglob("*.json"))) == 1
+
+
+def test_the_report_says_how_coverage_changed_and_what_another_tier_covered_before(project: Make) -> None:
+    tiers = FILES["ml-tiers.yml"] + "  slow: {paths: [slow], when: [nightly], workers: 1, budget: 60s}\n"
+    slow = {"slow/test_never.py": "from src.calc import never\n\n\ndef test_never():\n    assert never() == 1\n"}
+    made = project({**FILES, **slow, "ml-tiers.yml": tiers})
+    made.commit()
+    alone = made.mltiers("run", "--event", "push")
+    assert alone.code == 0
+    assert alone.verdict["coverage"]["percent"] == 75
+    assert made.mltiers("run", "slow").code == 0
+
+    made.write({"src/calc.py": FILES["src/calc.py"], "README.md": "A change that touches no source."})
+    made.commit()
+    after = made.mltiers("run", "--event", "push").verdict
+    assert [(one["tier"], one["lines"]) for one in after["carried"]] == [("slow", 1)]
+    assert after["coverage"]["percent"] == 100
+    assert after["coverage_change"]["points"] == 0
+
+    made.write({"src/calc.py": FILES["src/calc.py"] + "\n\ndef new():\n    return 2\n"})
+    made.commit()
+    changed = made.mltiers("run", "--event", "push").verdict
+    assert changed["carried"] == []  # the file is another one
+    assert changed["coverage_change"]["points"] < 0

@@ -34,9 +34,15 @@ function coverageSection() {
   ];
   const [branches, allBranches] = coverage.branches;
   const gaps = coverage.gaps.map(([name, said]) => h("li", null, "Known gap ", h("code", null, name), `: ${said}`));
+  const untested = coverage.untested.flatMap((name, i) => [i ? ", " : "", h("code", null, name)]);
+  const said = [
+    ...coverage.said.map((text) => h("li", null, text)),
+    ...(untested.length ? [h("li", null, "Changed, and entered by no test: ", ...untested)] : []),
+    ...gaps,
+  ];
   section("coverage", "Coverage", null,
     allBranches ? h("p", { class: "quiet" }, `Branches: ${percent(branches, allBranches)} of ${whole(allBranches)}.`) : null,
-    gaps.length ? h("ul", { class: "reasons quiet" }, ...gaps) : null,
+    said.length ? h("ul", { class: "reasons quiet" }, ...said) : null,
     ...longTable("Coverage of each file", columns, coverage.files, row, 25, "files"),
   );
 }
