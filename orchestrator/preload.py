@@ -57,7 +57,8 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
         for module, children in _imports(text, folder):
             files = list(_files(module, children, (*roots, folder), read))
             if files:
-                own.add(module.partition(".")[0])
+                if "/" not in module:
+                    own.add(module.partition(".")[0])
                 waiting += [file for file in files if file not in seen]
                 seen.update(files)
             elif "/" not in module:

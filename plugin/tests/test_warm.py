@@ -202,6 +202,14 @@ def test_every_worker_has_a_randomness_of_its_own(run):
     assert not set(first) & set(second)
 
 
+def test_the_garbage_collector_sees_what_was_imported_ahead(run, installed):
+    (installed / "heavy.py").write_text("class Thing: pass\nTHING = Thing()\nHOLDER = [THING]\n")
+    text = "import gc, heavy\ndef test_it(): assert any(r is heavy.HOLDER for r in gc.get_referrers(heavy.THING))\n"
+    done = run(text, warm={"modules": ["heavy"]})
+    assert done.code == 0, done.out
+    assert done.report["modules"] == ["heavy"]
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -51,7 +51,7 @@ def test_the_projects_files_are_followed_and_never_imported_ahead() -> None:
     )
     assert set(found.modules) == {"numpy", "torch", "pandas", "yaml", "scipy.stats", "sklearn"}
     assert found.modules[0] == "numpy"
-    assert {"mine", "helpers", "beside", "conftest", "test_it"} <= set(found.own)
+    assert set(found.own) == {"mine", "helpers", "beside", "conftest", "test_it"}
 
 
 def test_a_package_of_tests_is_known_by_its_topmost_folder() -> None:

@@ -25,6 +25,7 @@ def fresh_start(*, argv: list[str], orig_argv: list[str], path: list[str], envir
 
     The standard streams are made anew over descriptors 0 to 2.
     """
+    gc.unfreeze()  # `gc.get_referrers` does not look at what is frozen, and hypothesis asks it
     sys.argv, sys.orig_argv, sys.path = argv, orig_argv, path
     if dict(os.environ) != dict(environment):
         os.environ.clear()

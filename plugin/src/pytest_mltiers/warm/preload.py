@@ -116,7 +116,7 @@ def preload(modules: Sequence[str], around: Surroundings, environment: WatchedEn
 
 
 def settle() -> None:
-    """Leave the garbage collector nothing to do with what is there: pages that are not written to stay shared."""
+    """Have no garbage collection between here and a fork: pages that are not written to stay shared."""
     gc.collect()
     gc.freeze()
 
