@@ -99,8 +99,8 @@ def _remarks(facts: RepositoryFacts) -> Iterator[str]:
     if unused := sorted(set(facts.settings.markers) & special - used):
         yield f"Registered, but on no test that was found: {', '.join(unused)}."
     if any(tier.kind in ("gpu", "convergence") for tier in draft_tiers(facts)):
-        yield "`nightly` and `pre-merge` need a workflow for those events beside pull-request.yml;"
-        yield "`mltiers run TIER --no-dispatch` runs any tier by hand, where you are."
+        yield "For `nightly`, `pre-merge` and `runner`, copy nightly.yml, commands.yml and gpu-tier.yml, too, from the"
+        yield "starters (workflows/ of ml-test-action); `mltiers run TIER --no-dispatch` runs any tier where you are."
 
 
 def _sources(facts: RepositoryFacts) -> list[str]:
