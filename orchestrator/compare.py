@@ -1,10 +1,11 @@
 """Whether a benchmark got slower than its base: a sequential test over blocks. Pure.
 
 The unit is the block: base and head each started once, their runs interleaved in random order. A block gives one number
-per benchmark, the logarithm of head's time over base's. If head is exactly θ times as slow as base, swapping the two
-sides of any block changes the sign of ``value - log θ`` and nothing else, so signs are fair coins whatever the noise
-looks like: heavy tails, drift, a neighbour who comes and goes. Wilcoxon's signed-rank distribution follows from that
-alone, and the interval that inverts it needs no assumption about the machine.
+per benchmark, the logarithm of head's time over base's. If head is exactly θ times as slow as base, which of the two a
+disturbance hits is a fair coin, so each block's number is above or below log θ with equal chance, whatever the noise
+looks like: heavy tails, drift, a neighbour who comes and goes. The interval inverts the sign test, which uses nothing
+else; its ends are order statistics. (On the blocks it was chosen on, the signed-rank test decided fewer benchmarks: one
+block in twenty is far off, and its rank then weighs as much as many good ones.)
 
 The guarantee: with probability at least ``CONFIDENCE`` no interval of the whole suite, at any look, misses its true
 ratio. The error is shared out over the benchmarks (Bonferroni), the two ends, and the looks (1/2, 1/6, 1/12 … of it),
@@ -81,15 +82,15 @@ def estimate(values: Sequence[float], *, gate: float, benchmarks: int) -> Estima
     for blocks, error in looks(benchmarks):
         if blocks > len(values):
             break
-        averages = walsh_averages(values[:blocks])
         left_out = critical(blocks, error)
         if left_out is None:
             continue
-        low, high = max(low, averages[left_out]), min(high, averages[-1 - left_out])
+        ordered = sorted(values[:blocks])
+        low, high = max(low, ordered[left_out]), min(high, ordered[-1 - left_out])
         change = _change(low, high, edge)
         if change is not Change.UNDECIDED:
-            return _estimate(change, median(averages), low, high, blocks)
-    return _estimate(Change.UNDECIDED, median(walsh_averages(values)), low, high, len(values))
+            return _estimate(change, median(ordered), low, high, blocks)
+    return _estimate(Change.UNDECIDED, median(values), low, high, len(values))
 
 
 def _change(low: float, high: float, edge: float) -> Change:
@@ -119,32 +120,16 @@ def undecided(values: Mapping[str, Sequence[float]], *, gate: float, benchmarks:
     )
 
 
-def walsh_averages(values: Sequence[float]) -> list[float]:
-    """The means of all pairs of values, each with itself too, sorted: their median is the Hodges–Lehmann estimate."""
-    return sorted((one + other) / 2 for index, one in enumerate(values) for other in values[: index + 1])
-
-
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def critical(blocks: int, error: float) -> int | None:
-    """How many Walsh averages to leave out at each end for an interval whose end errs with at most that probability.
+    """How many values to leave out at each end for an interval whose end errs with at most that probability.
 
     None: there are too few blocks for any.
     """
     allowed = math.floor(error * 2.0**blocks)
-    below = next((c for c, ways in enumerate(_cumulative(blocks)) if ways > allowed), 0)
-    return below - 1 if below else None
-
-
-@lru_cache(maxsize=128)
-def _cumulative(blocks: int) -> tuple[int, ...]:
-    """In how many of the 2**blocks sign patterns the positive ranks sum to at most 0, 1, 2 …"""
-    ways = [1]
-    for rank in range(1, blocks + 1):
-        longer = ways + [0] * rank
-        for total, count in enumerate(ways):
-            longer[total + rank] += count
-        ways = longer
-    return tuple(accumulate(ways))
+    ways = accumulate(math.comb(blocks, below) for below in range(blocks + 1))
+    first_too_many = next((below for below, total in enumerate(ways) if total > allowed), 0)
+    return first_too_many - 1 if first_too_many else None
 
 
 # --- in words ------------------------------------------------------------------------------------------------------
