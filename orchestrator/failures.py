@@ -39,6 +39,8 @@ SLOWEST = 10
 SLOWER = 10
 
 _STANDINGS = (Standing.NEW, Standing.UNKNOWN, Standing.BEFORE)  # the order they are shown in
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f'\\]")  # what is spelled out between $' and '
 _OWN_SEED = re.compile(r"failed under seed (\d+)")  # what the plugin's fixed_seed says of a failure
 # A test is slower than it was where it takes this much longer than it usually did, and than it ever did. Durations of
 # the history are within 10 % of the truth, and a shared machine is slower for all tests at times.
@@ -319,9 +321,21 @@ def rerun(tier: TierVerdict, result: TierResult, node_ids: Sequence[str]) -> str
     markers = ["-m", plan.markers] if plan.markers else []
     seed = [f"--randomly-seed={result.random_seed}"] if result.random_seed is not None else []
     start = ["python", "-m", "pytest", *markers, *plan.args, *seed]
-    command = shlex.join([*start, *node_ids[:NAMED]])
+    command = _shell([*start, *node_ids[:NAMED]])
     few = len(node_ids) <= NAMED and len(command) <= _COMMAND
-    return command if few else shlex.join([*start, *node_ids[:1]])
+    return command if few else _shell([*start, *node_ids[:1]])
+
+
+def _shell(words: Iterable[str]) -> str:
+    """The words for bash; a control character in a test's name is spelled out, so that it survives being copied."""
+    return " ".join(
+        f"$'{_CONTROL.sub(_spelled, word)}'" if _CONTROLS.search(word) else shlex.quote(word) for word in words
+    )
+
+
+def _spelled(found: re.Match[str]) -> str:
+    character = found[0]
+    return f"\\x{ord(character):02x}" if character < " " or character == "\x7f" else f"\\{character}"
 
 
 def _commit(record: Record) -> str:

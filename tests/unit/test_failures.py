@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -285,7 +286,7 @@ def test_a_rerun_of_one_commit_that_passed_is_told() -> None:
     assert "it passed in another run of this commit" in cause.remarks
 
 
-@pytest.mark.parametrize("name", ["a b", "x['q']", "$HOME", "a;rm -rf", "ü\n", "--x"])
+@pytest.mark.parametrize("name", ["a b", "x['q']", "$HOME", "a;rm -rf", "ü", "--x"])
 def test_the_command_is_exact(name: str) -> None:
     tests = (a_test(f"t[{name}]"), a_test("u"))
     (cause,) = causes(*tests, markers="gpu and not slow", args=("--device", "cuda:0")).causes
@@ -293,6 +294,16 @@ def test_the_command_is_exact(name: str) -> None:
     words = shlex.split(cause.rerun)
     assert words[:7] == ["python", "-m", "pytest", "-m", "gpu and not slow", "--device", "cuda:0"]
     assert words[7:] == [f"t.py::t[{name}]", "t.py::u"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "tab\t", "it's\\n\x7f", "\x1b[31m"])
+def test_a_command_with_control_characters_survives_being_copied(name: str) -> None:
+    (cause,) = causes(a_test(f"t[{name}]")).causes
+    said = cause.rerun.removeprefix("python -m pytest ")
+    echoed = subprocess.run(["bash", "-c", f"printf %s {said}"], capture_output=True, check=True)
+
+    assert cause.rerun.isprintable()
+    assert echoed.stdout.decode() == f"t.py::t[{name}]"
 
 
 def test_a_command_for_many_names_one() -> None:
