@@ -70,7 +70,8 @@ def compare_with_base(bench: Bench, base: Base, *, tests: Sequence[str], seconds
             files = {test.partition("::")[0] for test in tests}
             over = lay_over(bench.root, target, paths=bench.tier.paths, source=bench.source, files=files)
             generated = bring_generated(base, bench.root, target, bench.source)
-            run = _Run(bench, base, tree, Path(os.path.realpath(folder)), began + seconds - _MARGIN)
+            laying_out = time.monotonic() - began  # and about as long to tidy up
+            run = _Run(bench, base, tree, Path(os.path.realpath(folder)), began + seconds - laying_out - _MARGIN)
             found = run.compare(found, list(dict.fromkeys(tests)), over, changed)
             if generated:
                 what = ", ".join(generated[:3]) + (" …" if generated[3:] else "")
@@ -105,6 +106,7 @@ class _Run:
         self._folder = folder
         self._until = until  # on the monotonic clock
         self._head_top = base.top or bench.root
+        self._trouble: str | None = None  # why it went no further
 
     def compare(self, found: Comparison, wanted: list[str], over: set[str], changed: set[str]) -> Comparison:
         rehearsal = self._block(seed=self._bench.seed, tests=wanted, visits=1)
@@ -142,7 +144,9 @@ class _Run:
                     edited=test in edited,
                 )
             )
-        if tests and blocks < least_blocks(self._family(tests)):
+        if self._trouble is not None:
+            notes.append(self._trouble)
+        elif tests and blocks < least_blocks(self._family(tests)):
             notes.append(
                 f"the budget allowed {plural(blocks, 'pair')} of runs; nothing can be decided before "
                 f"{least_blocks(self._family(tests))}"
@@ -168,7 +172,11 @@ class _Run:
             expected = starting + per_visit * len(left) * visits
             if time.monotonic() + 1.2 * expected > self._until or self._bench.cancel.is_set:
                 break
-            block = self._block(seed=self._bench.seed + 1 + blocks, tests=left, visits=visits)
+            try:
+                block = self._block(seed=self._bench.seed + 1 + blocks, tests=left, visits=visits)
+            except IncomparableError as problem:
+                self._trouble = f"after {plural(blocks, 'pair')} of runs: {problem}"  # what is measured still holds
+                break
             if block is None:
                 break
             last = block

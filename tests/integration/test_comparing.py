@@ -155,6 +155,28 @@ def test_a_shallow_clone_says_what_it_needs(tmp_path: Path) -> None:
     assert "`fetch-depth: 0`" in refused(done)
 
 
+def test_a_side_that_breaks_down_later_keeps_what_was_measured(tmp_path: Path) -> None:
+    """Five processes live: the tier's own, two of the rehearsal, two of the first pair. Those after them die."""
+    dies = (
+        "import os, pathlib\n\n\ndef pytest_sessionstart():\n"
+        "    counter = pathlib.Path(os.environ['COUNTER'])\n"
+        "    with counter.open('a') as file:\n        file.write('x')\n"
+        "    if len(counter.read_text()) > 5:\n        os._exit(7)\n"
+    )
+    counter = tmp_path / "counter"
+    counter.write_text("")
+    ours = project(
+        tmp_path / "project", {**FILES, "tests/conftest.py": dies}, env=f"PYTHONPATH: src, COUNTER: {counter}"
+    )
+    ours.write({"src/work/core.py": SLOWER})
+    done = ours.mltiers("run")
+    said = comparison(done)
+    assert done.code == 0, done.out  # undecided
+    assert said["blocks"] == 1
+    assert "after 1 pair of runs: the " in said["notes"][-1]
+    assert "(exit code 7)" in said["notes"][-1]
+
+
 def test_what_is_not_changed_is_not_compared(tmp_path: Path) -> None:
     done = project(tmp_path / "project").mltiers("run")
     assert done.code == 0
