@@ -29,6 +29,7 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
+from orchestrator.order import order_words
 from orchestrator.records import Record
 from orchestrator.records.history import SAMPLES, WHOLE, History
 
@@ -298,10 +299,13 @@ def _depends(test: TestResult, tier: TierVerdict, result: TierResult, past: _Pas
     seed = result.random_seed
     for seen in past.seen(past.here, test.node_id):
         if seen.told and not seen.bad:
-            other = seen.record.tier.result.random_seed if seen.record.tier.result is not None else None
+            earlier = seen.record.tier.result
+            other = earlier.random_seed if earlier is not None else None
             if seed is not None and other is not None and other != seed:
                 yield f"it passed at this commit under seed {other}: it depends on the seed or the order of the tests"
                 yield f"if it passes alone under seed {seed}, it is the order: {rerun(tier, result, tier.plan.paths)}"
+            elif earlier is not None and order_words(earlier) != order_words(result):
+                yield f"order-dependent, or flaky: it passed at this commit in order: {order_words(earlier)}"
             else:
                 yield "it passed in another run of this commit"
             break

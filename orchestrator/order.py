@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from orchestrator.fit import Selection, TestFacts, select
-from orchestrator.model import Ending, TestOutcome, TestResult, TierPlan, TierResult
+from orchestrator.model import Ending, TestResult, TierPlan, TierResult
 from orchestrator.records import Record
 from orchestrator.records.contexts import Contexts
 from orchestrator.records.history import estimates, last_outcomes
@@ -24,7 +24,6 @@ _RUNS = 5  # newest whole runs that say what a run costs beside its tests
 _FLAKY_RUNS = 20
 _OLD = 3  # runs after which a test that is in one of them only is new
 _MOST_SLACK = 2.0
-_NAMED = 3  # tests in one sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,29 +147,7 @@ def schedule_note(result: TierResult) -> str | None:
     return "; ".join(said) or None
 
 
-def order_notes(result: TierResult, earlier: Sequence[Record]) -> tuple[str, ...]:
-    """What to say of tests that may break under another order. ``earlier``: of the commit under test, newest first.
-
-    A test that passed on the same commit in another order depends on the order, or on chance: one run cannot say which.
-    """
-    failed = {test.node_id for test in result.tests if test.outcome.bad}
-    notes = []
-    if failed and _words(result).startswith("random"):
-        notes.append(f"tests failed in a random order ({_words(result)}): the same seed repeats it")
-    for record in earlier:
-        told = record.tier.result
-        if record.name != result.name or told is None or _words(told) == _words(result):
-            continue
-        other = sorted(failed & {test.node_id for test in told.tests if test.outcome is TestOutcome.PASSED})
-        if other:
-            more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
-            names = ", ".join(other[:_NAMED])
-            notes.append(f"order-dependent, or flaky: {names}{more} passed on this commit in order: {_words(told)}")
-            break
-    return tuple(notes)
-
-
-def _words(result: TierResult) -> str:
+def order_words(result: TierResult) -> str:
     """The order of a run; one that the plugin was not told to arrange is pytest's own, or pytest-randomly's."""
     if result.order is not None:
         return result.order

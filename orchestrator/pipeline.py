@@ -19,7 +19,6 @@ from orchestrator.judge import judge, judge_tier
 from orchestrator.local import Workplace, run_here
 from orchestrator.machine import effective_cpus
 from orchestrator.model import Ending, Plan, TierPlan, TierResult
-from orchestrator.order import order_notes
 from orchestrator.plan import NOT_ASKED_FOR, install_line
 from orchestrator.prepare import Hands, Options, out_folder, prepare
 from orchestrator.progress import Progress
@@ -160,10 +159,7 @@ def execute(
     )
     elsewhere = Elsewhere(plan, office)
     elsewhere.start({})
-    results = {
-        name: replace(result, notes=(*result.notes, *order_notes(result, situation.history.head)))
-        for name, result in run_here(plan, place, Progress(hands.talk, terminal=hands.terminal)).items()
-    }
+    results = run_here(plan, place, Progress(hands.talk, terminal=hands.terminal))
     verdicts = {name: judge_tier(plan.tier(name), result).verdict for name, result in results.items()}
     elsewhere.start(verdicts)
     results |= elsewhere.wait(verdicts, out=out, root=situation.root) if options.wait else elsewhere.leave()

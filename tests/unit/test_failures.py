@@ -74,7 +74,7 @@ def a_run(*tiers: TierVerdict, event: Event = EVENT) -> RunVerdict:
 
 
 def a_record(*tests: TestResult, sha: str = BASE, day: int = 10, trusted: bool = True, **more: object) -> Record:
-    tier = {key: more.pop(key) for key in ("verdict", "random_seed", "name") if key in more}
+    tier = {key: more.pop(key) for key in ("verdict", "random_seed", "order", "name") if key in more}
     return Record(
         sha=sha,
         time=day * DAY,
@@ -278,6 +278,13 @@ def test_what_it_depends_on() -> None:
     assert "pytest-randomly's seed was 9" in cause.remarks
     assert "failed under seed 3 of its own, the same in every attempt" in cause.remarks
     assert cause.rerun == "python -m pytest --randomly-seed=9 t.py::a"
+
+
+def test_a_test_that_passed_at_this_commit_in_another_order_is_named_as_such() -> None:
+    passed_here = a_record(GOOD, sha=HEAD, order="longest first")
+    (cause,) = causes(a_test(), history=known(head=(passed_here,))).causes
+
+    assert "order-dependent, or flaky: it passed at this commit in order: longest first" in cause.remarks
 
 
 def test_a_rerun_of_one_commit_that_passed_is_told() -> None:

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.fit import Selection
 from orchestrator.git import parse_old_lines
 from orchestrator.model import Attempt, Ending, TestOutcome, TestResult, TierPlan, TierResult
-from orchestrator.order import Order, fit_note, order_document, order_notes, order_of, schedule_note, schedule_of
+from orchestrator.order import Order, fit_note, order_document, order_of, schedule_note, schedule_of
 from orchestrator.records import Record
 from tests.support.past import result_of, run_record
 
@@ -149,26 +149,3 @@ diff --git a/new.py b/new.py
 
 def test_lines_as_the_old_file_counts_them() -> None:
     assert parse_old_lines(DIFF) == {"src/a.py": frozenset({3, 10, 11, 20, 21})}
-
-
-def told(order: str | None, outcome: TestOutcome, **more: object) -> Record:
-    return record(result_of(A, 1.0, outcome), order=order, **more)
-
-
-@pytest.mark.parametrize(
-    ("order", "earlier", "words"),
-    [
-        ("longest first", told("what failed or waited first", TestOutcome.PASSED), ("order-dependent, or flaky",)),
-        ("longest first", told(None, TestOutcome.PASSED), ("order-dependent, or flaky",)),
-        ("longest first", told("longest first", TestOutcome.PASSED), ()),
-        ("longest first", told(None, TestOutcome.FAILED), ()),
-        ("longest first", told(None, TestOutcome.PASSED, tier="other"), ()),
-        ("random: pytest-randomly, seed 7", told(None, TestOutcome.FAILED), ("seed 7",)),
-    ],
-)
-def test_a_test_that_passed_in_another_order_is_named(order: str, earlier: Record, words: tuple[str, ...]) -> None:
-    now = told(order, TestOutcome.FAILED).tier.result
-    assert now is not None
-    notes = order_notes(now, [earlier])
-    assert len(notes) == len(words)
-    assert all(word in note for word, note in zip(words, notes, strict=True))
