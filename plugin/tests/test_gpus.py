@@ -60,6 +60,8 @@ class cuda:
 
     @staticmethod
     def reset_peak_memory_stats(index=0):
+        if not cuda.used:
+            raise RuntimeError("Invalid device argument")  # as torch 2.11 on an H100
         cuda.peak = cuda.now
 
     @staticmethod

@@ -165,11 +165,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     limit = memory_limit(marker)
     import torch  # noqa: PLC0415 - for tests with this marker only
 
-    measured = range(torch.cuda.device_count()) if torch.cuda.is_available() else range(0)
-    for index in measured:
-        torch.cuda.reset_peak_memory_stats(index)
+    if torch.cuda.is_initialized():  # otherwise there is nothing to reset, and torch refuses to
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(index)
     result = yield
-    for index in measured:
+    for index in range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ():
         peak = torch.cuda.max_memory_allocated(index)
         if peak > limit:
             pytest.fail(f"allocated {peak:,} bytes on cuda:{index}, the limit is {limit:,}", pytrace=False)
