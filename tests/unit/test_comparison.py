@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections import Counter
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.base_tree import environment_differs, find_base, importable_names, lay_over
+from orchestrator.git import Git
 from orchestrator.judge import judge_tier
 from orchestrator.lockstep import schedule
 from orchestrator.model import (
@@ -34,6 +36,7 @@ from orchestrator.readers.document import BrokenReportError
 from orchestrator.render.benchmarks import headline, interval, percent, remarks, telling
 from orchestrator.render.comment import Links, render_comment
 from orchestrator.render.html import render_html
+from tests.support.project import Project
 from tests.support.report_samples import run_of
 
 SPEED = TierPlan(name="speed", run=True, reason="", budget=300.0, benchmark=True, against="base", gate=10.0)
@@ -183,8 +186,29 @@ def test_files_by_which_another_environment_may_be_meant() -> None:
     assert environment_differs(changed) == ["a/uv.lock", "environment.yml", "pyproject.toml", "requirements-dev.txt"]
 
 
-def test_without_git_or_a_base_the_reason_is_said() -> None:
+def test_the_base_of_a_merge_is_what_it_was_merged_into(tmp_path: Path) -> None:
+    made = Project(tmp_path / "project", {"a.txt": "1"})
+    made.commit("old")
+    made.git("checkout", "-q", "-b", "change")
+    made.write({"b.txt": "1"})
+    change = made.commit("change")
+    made.git("checkout", "-q", "main")
+    made.write({"a.txt": "2"})
+    moved_on = made.commit("moved on")
+    made.git("merge", "-q", "--no-ff", "-m", "merge", "change")
+    git = Git(root=made.root, variables=dict(os.environ))
+    event = Event(name="pull_request", sha=change, base_sha=moved_on)
+    base = find_base(git, event, (moved_on, "HEAD"), prefix="ml/")
+    assert (base.sha, base.prefix) == (moved_on, "ml/")
+    made.git("checkout", "-q", "change")  # without GitHub's merge commit: where the branch began
+    assert find_base(git, event, (moved_on, None), prefix="").sha == git.merge_base(moved_on, change)
+
+
+def test_without_git_or_a_base_the_reason_is_said(tmp_path: Path) -> None:
     assert "no git repository" in find_base(None, Event(name="push"), None, prefix="").absent
+    git = Git(root=tmp_path, variables={})
+    assert "`schedule` has no base" in find_base(git, Event(name="schedule"), None, prefix="").absent
+    assert "`fetch-depth: 0`" in find_base(git, Event(name="push", base_sha="0" * 40), None, prefix="").absent
 
 
 # --- what is judged and said ---------------------------------------------------------------------------------------
