@@ -216,7 +216,7 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _dispatch(arguments: argparse.Namespace) -> ExitCode:
-    from orchestrator.pipeline import dispatch, sweep_only
+    from orchestrator.dispatching import dispatch, sweep_only
     from orchestrator.process import Cancellation
     from orchestrator.render.documents import dispatch_document, verdict_document
     from orchestrator.render.terminal import render_terminal
@@ -240,7 +240,7 @@ def _dispatch(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _report(arguments: argparse.Namespace) -> ExitCode:
-    from orchestrator.pipeline import report
+    from orchestrator.reporting import report
 
     return _conclude(arguments, lambda options, hands: report(options, arguments.folders, hands))
 
