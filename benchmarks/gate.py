@@ -87,7 +87,7 @@ def _machine(study: Study, blocks: Sequence[dict[str, Any]]) -> Iterator[str]:
         f"varied from run to run by {100 * median(spread):.0f} % (median of the benchmarks; at most "
         f"{100 * max(spread):.0f} %). Half a block, which is what a comparison's block costs, took "
         f"{halves[0]:.0f} to {halves[-1]:.0f} s (median {median(halves):.0f} s). In the first recording the sign test "
-        "was chosen on those 20 blocks, but after the signed-rank test had been seen to find less on the 35 that followed."
+        "was chosen on those 20 blocks, but after the signed-rank test was seen to find less on the 35 that followed."
     )
     yield ""
 
