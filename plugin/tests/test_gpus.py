@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shlex
 import stat
 import sys
 import time
@@ -89,9 +90,9 @@ def machine(tmp_path: Path) -> Callable[..., dict[str, str]]:
         folder.mkdir(exist_ok=True)
         rows = "".join(f"GPU-{n}, Fake {n}, {memory}, 550.1\n" for n in range(count))
         script = folder / "nvidia-smi"
-        script.write_text(
-            f"#!{sys.executable}\nimport sys\nprint({rows!r} if 'query-gpu' in sys.argv[1] else {held!r}, end='')\n"
-        )
+        printing = f"import sys; print({rows!r} if 'query-gpu' in sys.argv[1] else {held!r}, end='')"
+        # A `#!` line cannot name a Python whose path has a space.
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(printing)} "$@"\n')
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
         (folder / "torch").mkdir(exist_ok=True)
         (folder / "torch" / "__init__.py").write_text(TORCH)

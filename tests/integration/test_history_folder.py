@@ -99,7 +99,7 @@ except HistoryError as error:
 
 def as_nobody(folder: Path) -> list[str]:
     for parent in folder.parents:
-        if parent.name.startswith(("pytest-", "test_")):
+        if parent.name.startswith(("pytest-", "popen-", "test_")):
             parent.chmod(0o755)
     done = subprocess.run(
         [sys.executable, "-c", AS_NOBODY, str(folder)],
