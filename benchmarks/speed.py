@@ -114,7 +114,7 @@ def skewed(folder: Path) -> None:
     for number in range(14):
         count = 16 if number < 12 else 11
         (folder / "tests" / f"test_{number:02}.py").write_text(FAST.format(number=number, count=count - 1))
-    steps = [160, 240, 320, 400, 480, 560, 640, 800, 960, 1120]
+    steps = [80, 120, 160, 200, 240, 280, 320, 400, 480, 560]
     for number in range(3):
         (folder / "tests" / f"test_zlong_{number}.py").write_text(LONG.format(number=number, steps=steps))
 
@@ -138,7 +138,7 @@ def peers(folder: Path, workers: int) -> list[Peer]:
     order = folder / "warm.json"
 
     def ours() -> None:
-        found = {"modules": ["torch"], "own": ["mine", "conftest"]}
+        found = {"modules": ["torch"], "later": ["torch._dynamo"], "own": ["mine", "conftest"]}
         order.write_text(json.dumps(found))
 
     def module(name: str, *words: str) -> list[str] | None:

@@ -206,7 +206,8 @@ class PythonFacts:
 class Suite:
     """What a tier's test files bring with them when they are imported, as far as their text tells."""
 
-    modules: tuple[str, ...] = ()  # imported from outside the project, in the order of their first appearance
+    modules: tuple[str, ...] = ()  # imported from outside the project by its conftests, in order of appearance
+    later: tuple[str, ...] = ()  # and by the tests themselves
     own: tuple[str, ...] = ()  # top-level names of the project's own files
     rewritten: tuple[str, ...] = ()  # top-level names whose assertions pytest is asked to rewrite
     sets: tuple[str, ...] = ()  # environment variables that they set

@@ -29,6 +29,10 @@ _REWRITES = re.compile(
 _STRING = re.compile(r"""["']([\w.]+)["']""")
 _PLUGIN_OPTION = re.compile(r"(?:^|[\s\"'])-p[\s\"',=]*([A-Za-z_][\w.]*)")
 
+_OPTIMISES = re.compile(r"\boptim\b")
+LAZY = "torch._dynamo"
+"""What torch imports when the first optimiser is made: as long as torch itself."""
+
 Read = Callable[[str], str | None]
 """The text of a file by its POSIX path from the project's root; None: there is none."""
 
@@ -43,12 +47,20 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
     own: set[str] = set()
     sets: set[str] = set()
     rewritten: set[str] = set()
-    waiting = list(dict.fromkeys(tests))
-    seen = set(waiting)
-    for path in waiting:
+    tests = list(dict.fromkeys(tests))
+    waiting = [path for path in tests if path.endswith("conftest.py")]
+    later = [path for path in tests if not path.endswith("conftest.py")]
+    seen = set(tests)
+    first = 0  # how many modules the conftests, and what they import, have brought
+    optimises = False
+    while waiting or later:
+        if not waiting:
+            waiting, later, first = later, [], len(outside)
+        path = waiting.pop(0)
         text = read(path)
         if text is None or len(seen) > MOST_FILES:
             continue
+        optimises = optimises or _OPTIMISES.search(text) is not None
         own.update(_names(path, read))
         sets.update(name for found in _SETS.findall(text) for name in found if name)
         for found in _REWRITES.findall(text):
@@ -66,12 +78,20 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
     for text in settings:
         rewritten.update(name.partition(".")[0] for name in _PLUGIN_OPTION.findall(text))
     left_alone = own | rewritten | sys.stdlib_module_names | {"pytest", "_pytest"}
+    if optimises and any(module.partition(".")[0] == "torch" for module in outside):
+        outside.setdefault(LAZY)
+    taken = [[m for m in part if m.partition(".")[0] not in left_alone] for part in _cut(list(outside), first)]
     return Suite(
-        modules=tuple(module for module in outside if module.partition(".")[0] not in left_alone),
+        modules=tuple(taken[0]),
+        later=tuple(taken[1]),
         own=tuple(sorted(own)),
         rewritten=tuple(sorted(rewritten)),
         sets=tuple(sorted(sets)),
     )
+
+
+def _cut(names: list[str], at: int) -> tuple[list[str], list[str]]:
+    return names[:at], names[at:]
 
 
 def _imports(text: str, folder: str) -> Iterator[tuple[str, list[str]]]:
@@ -146,21 +166,23 @@ def warmth(
         return Warmth(warm=False, reason=f"Python {python.version} is older than 3.10")
     if gpus and wanted == "auto":
         return Warmth(warm=False, reason="the tier has GPUs, and a CUDA context cannot be forked; `warm: true` forks")
-    chosen = suite.modules if modules == "auto" else tuple(modules)
-    if not chosen and wanted == "auto":
+    if modules != "auto":
+        early = tuple(module for module in modules if module in suite.modules)
+        suite = replace(suite, modules=early, later=tuple(module for module in modules if module not in early))
+    if not (suite.modules or suite.later) and wanted == "auto":
         return Warmth(warm=False, reason="the tests import nothing that could be imported for all of them")
     if threads != "1" and wanted == "auto":
         count = f"{threads} threads" if threads else "threads for every core"
         return Warmth(warm=False, reason=f"NumPy starts {count} when it is imported, and threads cannot be forked")
     sets = () if wanted is True else suite.sets
-    return Warmth(warm=True, reason="", suite=replace(suite, modules=chosen, sets=sets))
+    return Warmth(warm=True, reason="", suite=replace(suite, sets=sets))
 
 
 def said(warmth: Warmth) -> str:
     """The plan's note about it."""
     if not warmth.warm:
         return f"plain workers: {warmth.reason}"
-    names = list(dict.fromkeys(module.partition(".")[0] for module in warmth.suite.modules))
+    names = list(dict.fromkeys(module.partition(".")[0] for module in (*warmth.suite.modules, *warmth.suite.later)))
     if not names:
         return "warm workers: forked from one process"
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

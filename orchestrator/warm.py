@@ -66,7 +66,13 @@ def warm_command(tier: TierPlan, folder: Path, plugin: Path) -> tuple[str, ...]:
     if tier.warmth is None or not tier.warmth.warm or rest[:2] != ["-m", "pytest"]:
         return tier.command
     suite = tier.warmth.suite
-    order = {"modules": suite.modules, "own": suite.own, "rewritten": suite.rewritten, "sets": suite.sets}
+    order = {
+        "modules": suite.modules,
+        "later": suite.later,
+        "own": suite.own,
+        "rewritten": suite.rewritten,
+        "sets": suite.sets,
+    }
     (folder / REPORT).write_text(json.dumps(order))
     start = plugin / "pytest_mltiers" / "warm" / "start.py"
     return (python, str(start), str(folder / REPORT), "--", *rest[2:])

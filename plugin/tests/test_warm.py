@@ -30,6 +30,7 @@ class Run:
     report: dict[str, Any]  # what the fork server said it did
     outcomes: dict[str, str]  # by test
     told: list[str]  # what the tests wrote into $TOLD
+    kept: list[str]  # and into files beside it
 
 
 @pytest.fixture
@@ -80,7 +81,8 @@ def run(tmp_path: Path, installed: Path):
             f"{c.get('classname')}::{c.get('name')}": ",".join(part.tag for part in c) or "passed" for c in cases
         }
         said = json.loads(report.read_text()) if report.exists() else {}
-        return Run(done.returncode, done.stdout, said, outcomes, told.read_text().splitlines())
+        kept = [path.read_text() for path in tmp_path.glob(f"{told.name}-*")]
+        return Run(done.returncode, done.stdout, said, outcomes, told.read_text().splitlines(), kept)
 
     return go
 
@@ -141,7 +143,7 @@ def test_workers_are_children_of_one_process_which_has_the_modules(run, installe
     def test_it(n): tell(os.getpid(), os.getppid(), heavy.IMPORTED_BY)
     """
     )
-    done = run(text, warm={"modules": ["heavy", "not_there"]})
+    done = run(text, warm={"modules": ["not_there"], "later": ["heavy"]})
 
     assert done.code == 0, done.out
     assert done.report["modules"] == ["heavy"]
@@ -222,17 +224,39 @@ def test_the_garbage_collector_sees_what_was_imported_ahead(run, installed):
         ("raise RuntimeError('no luck')", "cannot be imported: RuntimeError('no luck')"),
     ],
 )
-def test_what_would_be_noticed_is_not_imported_ahead(run, installed, text, why):
+@pytest.mark.parametrize("when", ["modules", "later"])
+def test_what_would_be_noticed_is_not_imported_ahead(run, installed, text, why, when):
     (installed / "good.py").write_text("")
     (installed / "bad.py").write_text(text)
     (installed / "helpers.py").write_text("")
     suite = "def test_it():\n    import good, sys\n    assert 'bad' not in sys.modules\n"
-    done = run(suite, warm={"modules": ["good", "bad"], "own": ["helpers"]})
+    done = run(suite, warm={"modules": [], "own": ["helpers"], when: ["good", "bad"]})
 
     assert done.code == 0, done.out
     assert done.report["warm"]
     assert done.report["modules"] == ["good"]
     assert why in done.report["without"]["bad"]
+
+
+def test_a_process_that_dies_of_an_import_leaves_plain_workers(run, installed):
+    (installed / "deadly.py").write_text("import os, sys\nif sys.argv[0] != '-c': os._exit(9)\n")
+    done = run("import deadly\ndef test_it(): pass\n", warm={"modules": [], "later": ["deadly"]})
+    assert done.code == 0, done.out
+    assert done.outcomes == {"test_it::test_it": "passed"}
+
+
+def test_a_variable_that_an_import_sets_is_there_and_speaks_against_nothing(run, installed):
+    (installed / "heavy.py").write_text("import os\nos.environ['HEAVY'] = 'set'\nIMPORTER = os.getpid()\n")
+    text = (
+        TELL
+        + """
+    import heavy
+    def test_it(): tell(os.environ["HEAVY"], "warm" if os.getpid() != heavy.IMPORTER else "plain")
+    """
+    )
+    done = run(text, warm={"modules": [], "later": ["heavy"]})
+    assert done.report["modules"] == ["heavy"]
+    assert done.told == ["set warm"]
 
 
 def test_project_code_and_plugins_are_never_imported_ahead(run):
@@ -301,6 +325,8 @@ def test_what_runs_at_the_end_of_a_process_still_runs(run):
         "atexit gw1",
         "atexit controller",
     }
+    assert [line for line in done.told if line.startswith("thread")].count("thread controller") == 1
+    assert done.kept == ["kept"] * 3
 
 
 @pytest.mark.parametrize(

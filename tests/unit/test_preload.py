@@ -31,7 +31,7 @@ def look(files: dict[str, str], **kwargs: object) -> Suite:
     ],
 )
 def test_only_imports_at_the_left_margin_count(text: str, modules: tuple[str, ...]) -> None:
-    assert look({"tests/test_it.py": text}).modules == modules
+    assert look({"tests/test_it.py": text}).later == modules
 
 
 def test_the_projects_files_are_followed_and_never_imported_ahead() -> None:
@@ -49,8 +49,8 @@ def test_the_projects_files_are_followed_and_never_imported_ahead() -> None:
             "src/mine/unused.py": "import tensorflow",
         }
     )
-    assert set(found.modules) == {"numpy", "torch", "pandas", "yaml", "scipy.stats", "sklearn"}
-    assert found.modules[0] == "numpy"
+    assert found.modules == ("numpy",)
+    assert set(found.later) == {"torch", "pandas", "yaml", "scipy.stats", "sklearn"}
     assert set(found.own) == {"mine", "helpers", "beside", "conftest", "test_it"}
 
 
@@ -60,7 +60,7 @@ def test_a_package_of_tests_is_known_by_its_topmost_folder() -> None:
     assert "torch" not in found.own
     shadowed = look({"tests/torch/__init__.py": "", "tests/torch/test_it.py": "import torch"})
     assert "torch" in shadowed.own
-    assert shadowed.modules == ()
+    assert shadowed.later == ()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,19 @@ def test_what_pytest_is_asked_to_rewrite_is_left_to_it() -> None:
         settings=["-p named.plugin"],
     )
     assert set(found.rewritten) == {"helperlib", "fixtures", "other", "named"}
-    assert found.modules == ("torch",)
+    assert found.later == ("torch",)
+
+
+@pytest.mark.parametrize(
+    ("text", "later"),
+    [
+        ("import torch\ndef test(): torch.optim.SGD([])", ("torch", "torch._dynamo")),
+        ("import numpy\nfrom optim import x", ("numpy", "optim")),
+        ("import torch\ndef test_optimal(): ...", ("torch",)),
+    ],
+)
+def test_what_torch_imports_for_the_first_optimiser_is_known(text: str, later: tuple[str, ...]) -> None:
+    assert look({"test_it.py": text}).later == later
 
 
 SUITE = Suite(modules=("torch", "torch.nn", "numpy"), own=("mine",), sets=("A",))

@@ -97,6 +97,9 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_mltiers import events  # noqa: PLC0415 -- only where it is asked for
 
         events.start(config, path)
+        from pytest_mltiers import ending  # noqa: PLC0415 -- only in a run of ours
+
+        config.pluginmanager.register(ending.QuickEnding(), "pytest_mltiers.ending")
     retries = _own_setting(config, RETRIES_VARIABLE)
     if retries:
         from pytest_mltiers import retries as trying  # noqa: PLC0415 -- only where it is asked for

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import io
 import os
 import signal
+import stat
 import sys
 import threading
 import traceback
@@ -100,10 +102,12 @@ def leave(code: int | None) -> NoReturn:
     if any(name in os.environ for name in WATCHED_ENDS) and code is not None:
         sys.exit(code)
     # Files that nobody closed: the interpreter would have done it while it took the modules apart.
-    for thing in gc.get_objects():
-        if type(thing) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
-            with suppress(BaseException):
-                thing.flush()
+    if _writes_a_file():
+        gc.unfreeze()
+        for thing in gc.get_objects():
+            if type(thing) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
+                with suppress(BaseException):
+                    thing.flush()
     with suppress(BaseException):
         import ctypes  # noqa: PLC0415
 
@@ -112,6 +116,19 @@ def leave(code: int | None) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     os._exit(code if code is not None else 130)
+
+
+def _writes_a_file() -> bool:
+    """Whether a file of this process is open for writing, beside the standard streams: looking for it takes a while."""
+    try:
+        for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
+            with suppress(OSError):
+                writes = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+                if fd > 2 and writes and stat.S_ISREG(os.fstat(fd).st_mode):
+                    return True
+    except OSError:
+        return True
+    return False
 
 
 def _exit_code(end: SystemExit) -> int:

@@ -25,10 +25,15 @@ from _mltiers_warm import WARM_VARIABLE
 from _mltiers_warm.child import die_with_parent, fresh_start, run_and_leave, standard_streams
 from _mltiers_warm.preload import why_not_now
 
+ANOTHER_TRY = 75  # the exit code of a copy that raised it
 PATIENCE = 5.0  # seconds for a shim to say what it wants
 FREE = ("COV_CORE_", "MLTIERS_", "PYTEST_")
 """Variables that pytest and its plugins set between the controller's start and the workers'."""
 IMPORTED = "from execnet.gateway_base import serve, init_popen_io, get_execmodel\n"
+
+
+class AnotherTry(Exception):  # noqa: N818 -- not an error: a reason
+    """This copy of the process cannot be forked from; another that leaves something out may."""
 
 
 class ForkServer:
@@ -39,16 +44,66 @@ class ForkServer:
         self.say = say
         self.name = f"mltiers-{secrets.token_hex(16)}"
         self.environment = dict(os.environ)
+        self.selector: selectors.BaseSelector | None = None
         self.workers: dict[int, socket.socket] = {}  # pid → the connection of its shim
         self.controller = 0
+        self.given: dict[str, str] = {}  # variables that an import has set in every process that imports it
         self.told: set[str] = set()
         self.handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
 
-    def run(self, controller: Callable[[], object]) -> NoReturn:
-        """Fork the controller, serve until it has ended, and end as it did."""
+    def run(self, controller: Callable[[], object], prepare: Callable[[], bool]) -> NoReturn:
+        """Fork the controller and, while it starts, a copy that workers are forked from. End as the controller does.
+
+        ``prepare`` imports in that copy what workers need: it returns whether the copy can be forked from, and raises
+        AnotherTry if another might that is told of by then.
+        """
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind("\0" + self.name)
         self.listener.listen(64)
+        # A stop is sent to the whole tree; the controller knows best how to end, and we end with it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._pass_on)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.controller = self._fork(lambda: self._become_controller(controller))
+        copy = self._fork(lambda: self._serve(prepare))
+        while True:
+            pid, status = os.waitpid(-1, 0)
+            if pid == self.controller:
+                break
+            if pid == copy and os.waitstatus_to_exitcode(status) == ANOTHER_TRY:
+                copy = self._fork(lambda: self._serve(prepare))
+            elif pid == copy:
+                copy = 0
+                self.listener.close()  # a shim that finds nobody starts a plain worker
+        if copy:
+            os.kill(copy, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+            os.kill(os.getpid(), -code)
+        os._exit(code & 0xFF)
+
+    def _pass_on(self, number: int, _: object) -> None:
+        if not self.controller:
+            os._exit(128 + number)
+        os.kill(self.controller, number)
+
+    def _become_controller(self, controller: Callable[[], object]) -> NoReturn:
+        self.listener.close()
+        run_and_leave(controller)
+
+    def _serve(self, prepare: Callable[[], bool]) -> NoReturn:
+        """In the copy: import, and fork a worker for every shim that asks, as long as there is a controller."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            if not prepare():
+                os._exit(0)
+        except AnotherTry:
+            os._exit(ANOTHER_TRY)
+        now = dict(os.environ)
+        self.given = {name: value for name, value in now.items() if self.environment.get(name) != value}
         self.wake, self.wake_write = os.pipe()
         for fd in (self.wake, self.wake_write):
             os.set_blocking(fd, False)
@@ -57,20 +112,6 @@ class ForkServer:
         self.selector.register(self.wake, selectors.EVENT_READ)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        # A stop is sent to the whole tree; the controller knows best how to end, and we end with it.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(self.controller, signal.SIGTERM))
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.controller = self._fork(lambda: run_and_leave(controller))
-        status = self._serve()
-        code = os.waitstatus_to_exitcode(status)
-        if code < 0:
-            signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
-            os.kill(os.getpid(), -code)
-        os._exit(code & 0xFF)
-
-    def _serve(self) -> int:
         while True:
             for key, _ in self.selector.select():
                 if key.fileobj is self.listener:
@@ -80,27 +121,21 @@ class ForkServer:
                         os.read(self.wake, 4096)
                 else:
                     self._hung_up(key.data)
-            status = self._reap()
-            if status is not None:
-                return status
+            self._reap()
 
-    def _reap(self) -> int | None:
-        """See off whoever has ended. Returns the controller's status once it has."""
-        ended = None
+    def _reap(self) -> None:
+        """See off whoever has ended."""
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     break
-                if pid == self.controller:
-                    ended = status
-                elif pid in self.workers:
+                if pid in self.workers:
                     shim = self.workers.pop(pid)
                     self.selector.unregister(shim)
                     with contextlib.suppress(OSError):
                         shim.sendall(b"%d\n" % status)
                     shim.close()
-        return ended
 
     def _hung_up(self, pid: int) -> None:
         """A shim that ends before its worker was killed by xdist, which means the worker."""
@@ -177,6 +212,8 @@ class ForkServer:
         return pid
 
     def _close_own(self) -> None:
+        if self.selector is None:  # the first process forks: the controller, which has no use for it, or the copy
+            return
         self.selector.close()
         self.listener.close()
         os.close(self.wake)
@@ -193,7 +230,7 @@ class ForkServer:
         os.chdir(order["cwd"])
         os.umask(order["umask"])
         argv = order["argv"]
-        fresh_start(argv=["-c"], orig_argv=argv, path=["", *sys.path], environment=order["env"])
+        fresh_start(argv=["-c"], orig_argv=argv, path=["", *sys.path], environment={**order["env"], **self.given})
         standard_streams(unbuffered=True)
         run_and_leave(_bootstrap)
 

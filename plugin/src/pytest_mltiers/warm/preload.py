@@ -49,6 +49,10 @@ class WatchedEnvironment:
 
     def __init__(self) -> None:
         self.read: set[str] = set()
+        self.start()
+
+    def start(self) -> None:
+        """Watch (again)."""
         self._plain: dict[Any, Any] = os.environ._data  # type: ignore[attr-defined]
         read, decode = self.read, os.fsdecode
 
@@ -91,7 +95,9 @@ def preload(modules: Sequence[str], around: Surroundings, environment: WatchedEn
     threads, descriptors, children = _tasks(), _descriptors(), _children()
     if len(threads) > 1:
         raise NotWarm("this Python has threads before it has imported anything")
-    if sys.gettrace() is not None or sys.getprofile() is not None:
+    monitoring = getattr(sys, "monitoring", None)
+    tools = [monitoring.get_tool(number) for number in range(6)] if monitoring is not None else []
+    if sys.gettrace() is not None or sys.getprofile() is not None or any(tools):
         raise NotWarm("this Python is traced from its start (coverage of subprocesses, a debugger)")
     done: list[str] = []
     left_alone = plugins | around.rewritten | around.own

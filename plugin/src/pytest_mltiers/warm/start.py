@@ -2,9 +2,10 @@
 
     start.py FILE -- PYTEST_ARGUMENT...
 
-FILE holds the order, JSON: ``{"modules": [...], "own": [...], "rewritten": [...], "sets": [...]}`` (see
-``preload.Surroundings``), and receives what became of it: ``{"warm": true, "reason": null, "modules": [...], "without":
-{MODULE: WHY}, "seconds": N}``. Whatever is in the way, the tests run: this process then becomes ``python -m pytest``.
+FILE holds the order, JSON: ``{"modules": [...], "later": [...], "own": [...], "rewritten": [...], "sets": [...]}``:
+what conftests import, what only tests do, and ``preload.Surroundings``. It receives what became of it: ``{"warm": true,
+"reason": null, "modules": [...], "without": {MODULE: WHY}, "seconds": N}``. Whatever is in the way, the tests run: this
+process then becomes ``python -m pytest``, or workers are plain.
 """
 
 from __future__ import annotations
@@ -38,14 +39,22 @@ def main(arguments: Sequence[str]) -> NoReturn:
 
     watched = WatchedEnvironment()
     try:
-        modules = run.imported(watched)
+        run.import_first(watched)
     finally:
         watched.stop()
     settle()
     server = ForkServer(matters=watched.matters, say=_say)
-    run.report(warm=True, modules=modules)
+
+    def prepare() -> bool:
+        watched.start()
+        try:
+            return run.import_later(watched)
+        finally:
+            watched.stop()
+            settle()
+
     path = sys.path[:] if safe_path else [os.getcwd(), *sys.path]  # noqa: PTH109
-    server.run(pytest_as_main(pytest_arguments, {**os.environ, WARM_VARIABLE: server.name}, path))
+    server.run(pytest_as_main(pytest_arguments, {**os.environ, WARM_VARIABLE: server.name}, path), prepare)
 
 
 class _Run:
@@ -56,25 +65,53 @@ class _Run:
         self.pytest_arguments = pytest_arguments
         self.environment = dict(os.environ)
         self.began = time.monotonic()
+        self.done: tuple[str, ...] = ()
+        self._read()
+
+    def _read(self) -> None:
         with open(self.file, encoding="utf-8") as stream:  # noqa: PTH123
             self.told: dict[str, Any] = json.load(stream)
         self.without: dict[str, str] = self.told.setdefault("without", {})
 
-    def imported(self, watched: Any) -> list[str]:
-        """Import what was ordered. Returns only in a process that may be forked."""
-        from _mltiers_warm.preload import NotWarm, Surroundings, Unfit, preload, why_not_now  # noqa: PLC0415
+    def import_first(self, watched: Any) -> None:
+        """Import what the controller needs too. Returns only in a process that may be forked."""
+        from _mltiers_warm.preload import NotWarm, Unfit, preload, why_not_now  # noqa: PLC0415
 
-        around = Surroundings(*(frozenset(self.told.get(key, ())) for key in ("own", "rewritten", "sets")))
-        wanted = [name for name in self.told["modules"] if name not in self.without]
         try:
-            modules = preload([*BASE, *wanted], around, watched)
+            self.done = preload([*BASE, *self._wanted("modules")], self._around(), watched)
         except Unfit as unfit:
             self._without(unfit.module, unfit.why)
         except NotWarm as reason:
             self._plain(str(reason))
         if (why := why_not_now()) is not None:
             self._plain(f"the process to fork from is not at rest: {why}")
-        return [name for name in modules if name not in BASE]
+
+    def import_later(self, watched: Any) -> bool:
+        """Import what workers need besides, in a copy of this process. Returns whether it may be forked."""
+        from _mltiers_warm.forkserver import AnotherTry  # noqa: PLC0415
+        from _mltiers_warm.preload import NotWarm, Unfit, preload, why_not_now  # noqa: PLC0415
+
+        self._read()
+        try:
+            done = (*self.done, *preload(self._wanted("later"), self._around(), watched))
+            why = why_not_now()
+        except Unfit as unfit:
+            self.without[unfit.module] = unfit.why
+            self._write(self.told)
+            raise AnotherTry from None
+        except NotWarm as reason:
+            why = str(reason)
+        modules = [] if why else [name for name in done if name not in BASE]
+        self.report(warm=why is None, reason=why, modules=modules)
+        return why is None
+
+    def _wanted(self, when: str) -> list[str]:
+        return [name for name in self.told.get(when, ()) if name not in self.without]
+
+    def _around(self) -> Any:
+        from _mltiers_warm.preload import Surroundings  # noqa: PLC0415
+
+        return Surroundings(*(frozenset(self.told.get(key, ())) for key in ("own", "rewritten", "sets")))
 
     def report(self, **fields: object) -> None:
         """Write what became of the order."""
@@ -85,7 +122,7 @@ class _Run:
     def _without(self, module: str, why: str) -> NoReturn:
         """Start anew and leave it out: what an import did to this process, nobody can undo."""
         self.without[module] = why
-        if module in BASE or not set(self.told["modules"]) - set(self.without):
+        if module in BASE or not {*self.told["modules"], *self.told.get("later", ())} - set(self.without):
             self._plain("; ".join(f"{name} {why}" for name, why in self.without.items()))
         self._write({**self.told, "spent": self._seconds()})
         again = [sys.executable, __file__, self.file, "--", *self.pytest_arguments]
