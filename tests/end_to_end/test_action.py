@@ -150,8 +150,10 @@ def test_a_push_of_the_example(tmp_path: Path, machine: Machine, github: Loopbac
         for name in ("report.html", "verdict.json", "plan.json", "comment.md", "unit/junit.xml", "unit/events.jsonl")
     } <= uploaded(job.artifacts)
     assert job.outputs["comment-url"] == ""
-    wrote = [exchange for exchange in github.exchanges if exchange.method != "GET" and "/repos/" in exchange.path]
-    assert wrote == []  # a push comments nowhere
+    assert github.asked("POST", "/comments") == []  # a push comments nowhere
+    assert {exchange.path.split("/")[4] for exchange in github.asked("POST") if "/repos/" in exchange.path} == {
+        "statuses"
+    }
     assert remembered(path)
 
 
