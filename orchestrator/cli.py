@@ -135,6 +135,7 @@ def _history_commands(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
     show = actions.add_parser("show", help="newest runs, slowest and flaky tests, and where the durations are going")
     show.add_argument("tier", nargs="?", metavar="TIER")
+    show.add_argument("--gpu-memory", action="store_true", help="print `gpu_memory` marks from measured peaks")
     show.add_argument("--advice", action="store_true", help="print, for `git apply`, what moves tests to a slower tier")
     show.add_argument("--json", action="store_true", help="print one JSON document")
     compact = actions.add_parser("compact", help="keep old runs as sketches (it happens by itself when it is due)")
@@ -287,15 +288,25 @@ def _history(arguments: argparse.Namespace) -> ExitCode:
 
 def _show_history(arguments: argparse.Namespace, past: Past) -> ExitCode:
     from orchestrator import history_commands as history
-    from orchestrator.render.past import past_document, render_past
+    from orchestrator.gpu_marks import gpu_marks
+    from orchestrator.render.past import past_document, render_gpu_marks, render_past
 
     tiers, notes = history.show(past, arguments.tier, advice=arguments.advice)
     edit, by_hand = history.advice_edit(past, tiers, arguments.config) if arguments.advice else (b"", [])
+    marks = {tier.name: gpu_marks(tier.records) for tier in tiers} if arguments.gpu_memory else {}
     if arguments.json:
         document = past_document(tiers, notes=notes)
+        if arguments.gpu_memory:
+            document["gpu_memory"] = {
+                name: [{"node_id": one.node_id, "peak_bytes": one.peak_bytes, "mark": one.mark} for one in found]
+                for name, found in marks.items()
+            }
         if arguments.advice:
             document |= {"edit": edit.decode(errors="replace"), "by_hand": by_hand}
         say(json.dumps(document) + "\n")
+        return ExitCode.PASSED
+    if arguments.gpu_memory:
+        say(render_gpu_marks(marks))
         return ExitCode.PASSED
     text = render_past(tiers, now=time.time(), notes=notes)
     if not arguments.advice:

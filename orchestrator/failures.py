@@ -32,6 +32,7 @@ from orchestrator.model import (
 from orchestrator.order import order_words
 from orchestrator.records import Record
 from orchestrator.records.history import SAMPLES, WHOLE, History
+from orchestrator.skipped import skipped_here
 
 NAMED = 10
 """Tests named in one command."""
@@ -70,6 +71,7 @@ def insight(run: RunVerdict, history: History = _NO_HISTORY) -> Insight:
         flakes=tuple(_flakes(ran, pasts)),
         slower=tuple(_slower(ran, history)),
         slowest=_slowest(ran),
+        skipped=skipped_here(run, history),
     )
 
 

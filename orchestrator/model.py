@@ -675,6 +675,19 @@ class Insight:
     flakes: tuple[Flake, ...] = ()
     slower: tuple[Slowdown, ...] = ()
     slowest: tuple[tuple[str, TestResult], ...] = ()  # (tier, test)
+    skipped: tuple[SkippedHere, ...] = ()  # and made up for by another tier
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedHere:
+    """Tests that a tier skipped, and how many of them another one executed."""
+
+    tier: str
+    skipped: int
+    ran: int
+    where: str  # the other tier
+    sha: str | None = None  # the commit on which it did; None: in this run
+    age: float | None = None  # seconds since
 
 
 @dataclass(frozen=True, kw_only=True)

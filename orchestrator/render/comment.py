@@ -38,6 +38,7 @@ from orchestrator.render.words import (
     line_ranges,
     plural,
     sentence,
+    skipped_words,
     surprise,
 )
 
@@ -251,6 +252,7 @@ def _skips(run: RunVerdict, detail: _Detail) -> Iterator[str]:
     rows = [f"- {number} × {sentence(reason, limit=200)}" for reason, number in ranked[: detail.skips]]
     if (hidden := len(ranked) - detail.skips) > 0:
         rows.append(f"- and {plural(hidden, 'more reason')}")
+    rows += [f"- {sentence(skipped_words(one))}" for one in (run.insight.skipped if run.insight is not None else ())]
     yield details(f"{plural(sum(reasons.values()), 'test')} skipped", "\n".join(rows))
 
 

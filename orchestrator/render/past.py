@@ -10,6 +10,7 @@ import msgspec
 
 from orchestrator.advice import Destination, Move
 from orchestrator.drift import Drift, Trend, drift_words, growth_words
+from orchestrator.gpu_marks import GpuMark
 from orchestrator.judge import floor_percent
 from orchestrator.predict import Prediction
 from orchestrator.records import Record
@@ -290,3 +291,13 @@ def export_rows(document: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     for test in document["tests"] or [{"node_id": None, "outcome": None, "seconds": None}]:
         row = {**facts, **test}
         yield tuple(row.get(column) for column in COLUMNS)
+
+
+def render_gpu_marks(marks: Mapping[str, Sequence[GpuMark]]) -> str:
+    """The marks by tier, a test a line; ends in a line feed."""
+    lines = []
+    for tier, found in marks.items():
+        if found:
+            lines.append(f"{tier}:")
+            lines += [f"  {visible(one.node_id)}  {one.peak_bytes / 2**30:.2f} GiB  {one.mark}" for one in found]
+    return "\n".join(lines or ["no test was seen to use CUDA"]) + "\n"

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from html import escape
 
 from orchestrator.judge import floor_percent
-from orchestrator.model import CarriedLines, Counts, Ending, KnownGap, TierPlan, TierResult, Verdict
+from orchestrator.model import CarriedLines, Counts, Ending, KnownGap, SkippedHere, TierPlan, TierResult, Verdict
 
 SYMBOLS = {
     Verdict.PASSED: "✅",
@@ -204,6 +204,13 @@ def gap_words(gap: KnownGap) -> str:
 def carried_words(carried: CarriedLines) -> str:
     """What a tier that did not run now covered when it last did."""
     return f"{plural(carried.lines, 'line')} covered by {carried.tier} at {carried.sha[:10]}, {age(carried.age)} ago"
+
+
+def skipped_words(skipped: SkippedHere) -> str:
+    """Who makes up for a tier's skips."""
+    when = "in this run" if skipped.sha is None else f"at {skipped.sha[:10]}"
+    ago = f", {age(skipped.age)} ago" if skipped.age is not None else ""
+    return f"{skipped.skipped} skipped in {skipped.tier}; {skipped.ran} of them ran in {skipped.where} {when}{ago}"
 
 
 def age(seconds: float) -> str:

@@ -105,3 +105,10 @@ def test_the_report_says_how_coverage_changed_and_what_another_tier_covered_befo
     changed = made.mltiers("run", "--event", "push").verdict
     assert changed["carried"] == []  # the file is another one
     assert changed["coverage_change"]["points"] < 0
+
+
+def test_marks_are_proposed_only_for_tests_that_used_a_gpu(kept: Project) -> None:
+    kept.mltiers("run")
+    done = kept.mltiers("history", "show", "--gpu-memory")
+    assert (done.code, done.out) == (0, "no test was seen to use CUDA\n")
+    assert json.loads(kept.mltiers("history", "show", "--gpu-memory", "--json").out)["gpu_memory"] == {"unit": []}
