@@ -66,7 +66,9 @@ def test_xdist_hands_out_the_longest_first(run_suite: RunSuite, order: Order) ->
     run = run_suite(slept(takes), "-p", "xdist", "-n", "2", variables=order(seconds=seconds))
     assert run.code == 0, run.out
     assert len(started(run)) == 6
-    assert [node[-1] for node in started(run)][:4] == ["c", "e", "f", "d"], started(run)
+    first = [node[-1] for node in started(run)]
+    assert {*first[:2]} == {"c", "e"}, first  # the two workers' first ones, whichever is there first
+    assert first[2:4] == ["f", "d"], first
     of_worker: dict[str, float] = {}
     for event in run.of("phase", phase="call"):
         of_worker[event["worker"]] = of_worker.get(event["worker"], 0.0) + event["seconds"]

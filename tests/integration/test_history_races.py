@@ -175,7 +175,9 @@ def kill_at_moments(start: Callable[[int], Writer], store: Callable[[], Store]) 
             message="another",
         )
         known += 1
-        assert whole(store()) == known
+        # What a killed writer had sent may still arrive after we have looked: the server's processes live on.
+        assert known <= (there := whole(store())) <= known + 1
+        known = there
 
 
 def _descendants(pid: int) -> list[int]:
