@@ -176,7 +176,8 @@ def kill_at_moments(start: Callable[[int], Writer], store: Callable[[], Store]) 
         )
         known += 1
         # What a killed writer had sent may still arrive after we have looked: the server's processes live on.
-        assert known <= (there := whole(store())) <= known + 1
+        there = whole(store())
+        assert known <= there <= known + 1
         known = there
 
 
