@@ -174,39 +174,30 @@ def _name_status(listed: bytes) -> tuple[ChangedFile, ...]:
 
 def parse_changed_lines(diff: bytes) -> dict[str, frozenset[int]]:
     """The new-side line numbers of a ``-U0`` unified diff, per new path. Deleted and binary files have none."""
-    lines: dict[str, set[int]] = {}
-    current: set[int] | None = None
-    in_header = False
-    for line in diff.split(b"\n"):
-        if line.startswith(b"diff --git "):
-            current, in_header = None, True
-        elif in_header and line.startswith(b"+++ "):
-            name = _unquote(line[4:].removesuffix(b"\t"))
-            current = None if name == b"/dev/null" else lines.setdefault(os.fsdecode(name[2:]), set())
-        elif match := _HUNK.match(line):
-            in_header = False
-            start, count = int(match[1]), int(match[2]) if match[2] is not None else 1
-            if current is not None:
-                current.update(range(start, start + count))
-    return {path: frozenset(numbers) for path, numbers in lines.items() if numbers}
+    return _lines_of(diff, header=b"+++ ", hunk=_HUNK, between=False)
 
 
 def parse_old_lines(diff: bytes) -> dict[str, frozenset[int]]:
     """The old-side line numbers of a ``-U0`` unified diff, per old path; of lines that were put in, those around."""
+    return _lines_of(diff, header=b"--- ", hunk=_OLD_HUNK, between=True)
+
+
+def _lines_of(diff: bytes, *, header: bytes, hunk: re.Pattern[bytes], between: bool) -> dict[str, frozenset[int]]:
+    """One side of a diff. ``between``: where a hunk has no line on this side, the two lines it lies between."""
     lines: dict[str, set[int]] = {}
     current: set[int] | None = None
     in_header = False
     for line in diff.split(b"\n"):
         if line.startswith(b"diff --git "):
             current, in_header = None, True
-        elif in_header and line.startswith(b"--- "):
+        elif in_header and line.startswith(header):
             name = _unquote(line[4:].removesuffix(b"\t"))
             current = None if name == b"/dev/null" else lines.setdefault(os.fsdecode(name[2:]), set())
-        elif match := _OLD_HUNK.match(line):
+        elif match := hunk.match(line):
             in_header = False
             start, count = int(match[1]), int(match[2]) if match[2] is not None else 1
             if current is not None:
-                current.update(range(start, start + count) if count else (start, start + 1))
+                current.update((start, start + 1) if between and not count else range(start, start + count))
     return {path: frozenset(numbers) for path, numbers in lines.items() if numbers}
 
 
