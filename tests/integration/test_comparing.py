@@ -31,7 +31,7 @@ def slow(n):
     return sum(i * i for i in range(n))
 """
 SPEED = """\
-from work.core import quick, slow
+from sums.core import quick, slow
 
 
 def test_quick(benchmark):
@@ -44,8 +44,8 @@ def test_slow(benchmark):
 SLOWER = CORE.replace("def slow(n):\n", "def slow(n):\n    n *= 2\n")
 FILES = {
     ".gitignore": ".mltiers/\n__pycache__/\n_version.py\nweights.bin\n",
-    "src/work/__init__.py": "",
-    "src/work/core.py": CORE,
+    "src/sums/__init__.py": "",
+    "src/sums/core.py": CORE,
     "tests/benchmarks/test_speed.py": SPEED,
 }
 
@@ -74,7 +74,7 @@ def refused(done: Done) -> str:
 
 def test_a_slowdown_beyond_the_gate_fails_the_tier(tmp_path: Path) -> None:
     ours = project(tmp_path / "project")
-    ours.write({"src/work/core.py": SLOWER, "requirements.txt": "numpy\n"})
+    ours.write({"src/sums/core.py": SLOWER, "requirements.txt": "numpy\n"})
     done = ours.mltiers("run", timeout=400)
     said = comparison(done)
     assert {change["name"].rpartition("::")[2]: change["change"] for change in said["changes"]} == {
@@ -93,9 +93,9 @@ def test_a_slowdown_beyond_the_gate_fails_the_tier(tmp_path: Path) -> None:
 
 def test_an_editable_install_is_no_comparison_of_the_head_with_itself(tmp_path: Path) -> None:
     """The base's function cannot be run: only where the base's own file is imported does it say so."""
-    broken = {**FILES, "src/work/core.py": CORE + "\nraise RuntimeError('this is the base')\n"}
+    broken = {**FILES, "src/sums/core.py": CORE + "\nraise RuntimeError('this is the base')\n"}
     ours = project(tmp_path / "project", broken, python=_python(tmp_path, tmp_path / "project/src"), env="")
-    ours.write({"src/work/core.py": CORE})
+    ours.write({"src/sums/core.py": CORE})
     done = ours.mltiers("run")
     alone = comparison(done)["alone"]
     assert len(alone) == 2
@@ -105,43 +105,43 @@ def test_an_editable_install_is_no_comparison_of_the_head_with_itself(tmp_path: 
 def test_an_installed_copy_is_refused(tmp_path: Path) -> None:
     copy = tmp_path / "installed"
     for name in ("__init__.py", "core.py"):
-        (copy / "work").mkdir(parents=True, exist_ok=True)
-        (copy / "work" / name).write_text(FILES[f"src/work/{name}"])
+        (copy / "sums").mkdir(parents=True, exist_ok=True)
+        (copy / "sums" / name).write_text(FILES[f"src/sums/{name}"])
     ours = project(tmp_path / "project", python=_python(tmp_path, copy), env="")
-    ours.write({"src/work/core.py": SLOWER})
+    ours.write({"src/sums/core.py": SLOWER})
     assert "so base and head would run the same code" in refused(ours.mltiers("run"))
 
 
 def test_benchmarks_that_time_nothing_of_the_source_are_refused(tmp_path: Path) -> None:
     own = {**FILES, "tests/benchmarks/test_speed.py": "def test_sum(benchmark):\n    benchmark(sum, [1, 2])\n"}
     ours = project(tmp_path / "project", own)
-    ours.write({"src/work/core.py": SLOWER})
+    ours.write({"src/sums/core.py": SLOWER})
     assert "import nothing of `source`" in refused(ours.mltiers("run"))
 
 
 def test_a_base_that_cannot_run_is_said_with_its_own_words(tmp_path: Path) -> None:
     reads = {"tests/conftest.py": "open('weights.bin')\n", "weights.bin": ""}
     ours = project(tmp_path / "project", {**FILES, **reads})
-    ours.write({"src/work/core.py": SLOWER})
+    ours.write({"src/sums/core.py": SLOWER})
     done = ours.mltiers("run")
     assert "the base cannot run these benchmarks" in refused(done)
     assert "No such file or directory: 'weights.bin'" in comparison(done)["detail"]
 
 
 def test_generated_code_that_git_ignores_is_taken_along(tmp_path: Path) -> None:
-    version = {"src/work/__init__.py": "from work import _version\n", "src/work/_version.py": ""}
+    version = {"src/sums/__init__.py": "from sums import _version\n", "src/sums/_version.py": ""}
     ours = project(tmp_path / "project", {**FILES, **version})
-    ours.write({"src/work/core.py": SLOWER})
+    ours.write({"src/sums/core.py": SLOWER})
     ours.write({"ml-tiers.yml": CONFIG.format(python=sys.executable, env="PYTHONPATH: src").replace("5m", "30s")})
     said = comparison(ours.mltiers("run"))
     assert said["problem"] is None, said
     assert said["alone"] == {}
-    assert said["notes"][-1] == "files that git ignores were taken from the head: src/work/_version.py"
+    assert said["notes"][-1] == "files that git ignores were taken from the head: src/sums/_version.py"
 
 
 def test_a_shallow_clone_says_what_it_needs(tmp_path: Path) -> None:
     ours = project(tmp_path / "origin")
-    ours.write({"src/work/core.py": SLOWER})
+    ours.write({"src/sums/core.py": SLOWER})
     base, head = ours.git("rev-parse", "HEAD"), ours.commit("change")
     subprocess.run(
         ["git", "clone", "-q", "--depth=1", f"file://{ours.root}", str(tmp_path / "clone")],
@@ -168,7 +168,7 @@ def test_a_side_that_breaks_down_later_keeps_what_was_measured(tmp_path: Path) -
     ours = project(
         tmp_path / "project", {**FILES, "tests/conftest.py": dies}, env=f"PYTHONPATH: src, COUNTER: {counter}"
     )
-    ours.write({"src/work/core.py": SLOWER})
+    ours.write({"src/sums/core.py": SLOWER})
     done = ours.mltiers("run")
     said = comparison(done)
     assert done.code == 0, done.out  # undecided
@@ -193,7 +193,7 @@ def test_what_changes_beside_the_projects_folder_is_none_of_its(tmp_path: Path) 
     inside = Project(tmp_path / "large/ml", {})
     said = comparison(inside.mltiers("run"))
     assert said["notes"] == ["nothing is changed in this folder against the base, so nothing was compared"]
-    inside.write({"src/work/core.py": SLOWER})
+    inside.write({"src/sums/core.py": SLOWER})
     said = comparison(inside.mltiers("run"))
     assert said["problem"] is None, said
     assert len(said["changes"]) == 2
@@ -202,9 +202,9 @@ def test_what_changes_beside_the_projects_folder_is_none_of_its(tmp_path: Path) 
 def test_a_benchmark_of_something_new_has_no_counterpart(tmp_path: Path) -> None:
     """The head's benchmarks run on the base's source: only what is new there cannot be compared."""
     ours = project(tmp_path / "project")
-    new = "def test_new(benchmark):\n    from work.core import new\n    benchmark(new)\n"
+    new = "def test_new(benchmark):\n    from sums.core import new\n    benchmark(new)\n"
     changed = SPEED.replace("def test_quick(benchmark):\n    benchmark(quick, 500)\n", new).replace("quick, ", "")
-    ours.write({"src/work/core.py": CORE + "\n\ndef new():\n    pass\n", "tests/benchmarks/test_speed.py": changed})
+    ours.write({"src/sums/core.py": CORE + "\n\ndef new():\n    pass\n", "tests/benchmarks/test_speed.py": changed})
     ours.write({"ml-tiers.yml": CONFIG.format(python=sys.executable, env="PYTHONPATH: src").replace("5m", "60s")})
     done = ours.mltiers("run")
     said = comparison(done)
@@ -216,7 +216,7 @@ def test_a_benchmark_of_something_new_has_no_counterpart(tmp_path: Path) -> None
 
 def test_what_the_budget_leaves_undecided_is_said_and_fails_nothing(tmp_path: Path) -> None:
     ours = project(tmp_path / "project")
-    ours.write({"src/work/core.py": CORE + "# Nothing else is changed.\n"})
+    ours.write({"src/sums/core.py": CORE + "# Nothing else is changed.\n"})
     config = CONFIG.format(python=sys.executable, env="PYTHONPATH: src").replace("5m", "40s").replace("10%", "0.01%")
     ours.write({"ml-tiers.yml": config})
     done = ours.mltiers("run")
