@@ -101,19 +101,17 @@ def _change_point(before: Sequence[float], after: Sequence[float], index: int, e
     )
 
 
-def compare_with_history(
-    result: TierResult, records: Sequence[Record], machine: Mapping[str, str], *, gate: float | None
-) -> Comparison:
+def compare_with_history(result: TierResult, records: Sequence[Record], *, gate: float | None) -> Comparison:
     """This run's benchmarks as the newest of their series. ``records``: of the tier, newest first; ``gate``: percent.
 
     Only results of the default branch count, and only those of the same machine.
     """
     known = [record for record in records if record.trusted and record.tier.result and record.tier.result.benchmarks]
-    same = [record for record in known if record.machine == machine][: WINDOW - 1]
+    same = [record for record in known if record.machine == result.machine][: WINDOW - 1]
     comparison = Comparison(against="history", gate=gate)
     least = BEFORE + AFTER - 1
     if len(same) < least:
-        return replace(comparison, problem=_too_few(known, same, machine, least))
+        return replace(comparison, problem=_too_few(known, same, result.machine, least))
     edge = math.log1p((RESOLUTION if gate is None else gate) / 100)
     series = {benchmark.name: _series(benchmark.name, benchmark.minimum, same) for benchmark in result.benchmarks}
     judged = {name: values for name, values in series.items() if len(values) > least}

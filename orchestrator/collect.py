@@ -99,6 +99,7 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         benchmark_machine=benchmarks.machine if benchmarks is not None else {},
         comparison=comparison,
         gpu=log.gpu if log is not None else None,
+        machine={**outcome.machine, **_gpu_facts(log.gpu if log is not None else None)},
         deselected=log.deselected if log is not None else 0,
         deferred=log.deferred if log is not None else (),
         order=log.order if log is not None else None,
@@ -125,6 +126,14 @@ def _as_an_empty_shard(outcome: Outcome, part: ShardPart | None) -> Outcome:
         return outcome
     said = f"part {part.shard} of {part.shards} has no test: there are {part.collected} of them"
     return replace(outcome, exit_code=0, notes=(*outcome.notes, said))
+
+
+def _gpu_facts(gpu: GpuUse | None) -> dict[str, str]:
+    """What of a machine only the tests that used its GPU know."""
+    if gpu is None or not gpu.devices:
+        return {}
+    facts = {"gpu": ", ".join(gpu.devices), "driver": gpu.driver, "cuda": gpu.cuda, "torch": gpu.torch}
+    return {name: fact for name, fact in facts.items() if fact is not None}
 
 
 def _least(gpus: Sequence[GpuUse]) -> GpuUse:
@@ -180,6 +189,10 @@ def merge_shards(results: Sequence[TierResult], *, shards: int = 1) -> TierResul
         gpu=None if any(part.gpu is None for part in results) else _least(gpus),
         # A part that was split off has seen all tests, and left out the same as the others.
         deselected=max(p.deselected for p in results) if first.parts else sum(p.deselected for p in results),
+        # Parts on two kinds of machine are those of none: what they have in common says that.
+        machine={
+            name: fact for name, fact in first.machine.items() if all(p.machine.get(name) == fact for p in results)
+        },
         parts=tuple(part for result in (*results, *empty) for part in result.parts),
         notes=tuple(dict.fromkeys(note for result in (*results, *empty) for note in result.notes)),
     )
@@ -231,6 +244,7 @@ def recorded_outcome(name: str, folder: Path) -> Outcome:
         reason=reason if isinstance(reason, str) else None,
         notes=_sentences(facts.get("notes")),
         stacks=facts["stacks"] if isinstance(facts.get("stacks"), str) else "",
+        machine=_facts(facts.get("machine")),
         problems=(*problems, *_sentences(facts.get("problems"))),
     )
 
@@ -238,6 +252,12 @@ def recorded_outcome(name: str, folder: Path) -> Outcome:
 def _sentences(recorded: Any) -> tuple[str, ...]:
     """A recorded list of sentences, as far as it is one."""
     return tuple(str(entry)[:500] for entry in (recorded if isinstance(recorded, list) else ())[:20])
+
+
+def _facts(recorded: Any) -> dict[str, str]:
+    """A recorded machine, as far as it is one."""
+    facts = recorded if isinstance(recorded, dict) else {}
+    return {name[:50]: fact[:200] for name, fact in [*facts.items()][:20] if isinstance(fact, str)}
 
 
 def recorded_plan(folder: Path) -> set[str]:

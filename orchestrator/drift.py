@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, correlation, median
 
-from orchestrator.predict import whole
+from orchestrator.predict import kind_of_machine, whole
 from orchestrator.records import Record
 from orchestrator.records.history import measured
 from orchestrator.records.sketches import Row, Sketch
@@ -197,7 +197,7 @@ def _rows(records: Sequence[Record], sketch: Sketch | None) -> list[_Row]:
         _Row(
             run=Run(time=record.time, seconds=record.tier.result.seconds),
             trusted=record.trusted,
-            kind=_kind(record.machine),
+            kind=kind_of_machine(record.machine),
         )
         for record in records
         if whole(record) and record.tier.result is not None
@@ -206,17 +206,17 @@ def _rows(records: Sequence[Record], sketch: Sketch | None) -> list[_Row]:
         if _row_whole(row):
             with contextlib.suppress(ValueError):  # its stamp is none
                 rows.append(
-                    _Row(run=Run(time=row.time, seconds=row.seconds), trusted=row.trusted, kind=_kind(row.machine))
+                    _Row(
+                        run=Run(time=row.time, seconds=row.seconds),
+                        trusted=row.trusted,
+                        kind=kind_of_machine(row.machine),
+                    )
                 )
     return rows
 
 
 def _row_whole(row: Row) -> bool:
     return row.verdict in ("passed", "flaky", "failed") and row.seconds > 0 and not row.counts.get("unfinished")
-
-
-def _kind(machine: Mapping[str, str]) -> tuple[str | None, ...]:
-    return tuple(machine.get(name) for name in ("system", "cpu", "cores", "gpu"))
 
 
 def _durations(records: Sequence[Record]) -> dict[str, list[float]]:

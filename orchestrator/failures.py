@@ -33,6 +33,7 @@ from orchestrator.order import order_words
 from orchestrator.records import Record
 from orchestrator.records.history import SAMPLES, WHOLE, History
 from orchestrator.skipped import skipped_here
+from orchestrator.trends import trends
 
 NAMED = 10
 """Tests named in one command."""
@@ -72,6 +73,7 @@ def insight(run: RunVerdict, history: History = _NO_HISTORY) -> Insight:
         slower=tuple(_slower(ran, history)),
         slowest=_slowest(ran),
         skipped=skipped_here(run, history),
+        trends=trends(run, history),
     )
 
 

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from orchestrator.base_tree import Base
 from orchestrator.changepoints import compare_with_history
-from orchestrator.collect import collect_run, write_json
+from orchestrator.collect import collect_run, write_json, write_result
 from orchestrator.contexts import ContextsError, read_coverage_contexts
 from orchestrator.environment import Environment
 from orchestrator.errors import MltiersError
 from orchestrator.judge import judge_tier
+from orchestrator.machine import fingerprint
 from orchestrator.model import Ending, Outcome, Plan, TierPlan, TierResult, TierVerdict, Verdict
 from orchestrator.order import Order, order_document
 from orchestrator.pairs import Bench, compare_with_base
@@ -33,7 +34,6 @@ from orchestrator.readers.comparison import comparison_document
 from orchestrator.readers.document import BrokenReportError
 from orchestrator.records.contexts import contexts_document
 from orchestrator.records.history import History
-from orchestrator.remember import machine_of
 from orchestrator.results_folder import prepare_out
 from orchestrator.salvage import CHECKPOINT_SECONDS, CHECKPOINT_VARIABLE, salvage_coverage
 from orchestrator.shards import Timings
@@ -89,7 +89,7 @@ def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, Tier
     def settle(tier: TierPlan, outcome: Outcome) -> None:
         outcome = _with_contexts(tier, outcome, place, sha=plan.event.sha)
         result = collect_run(tier, outcome, place.out / tier.name, root=place.root, sha=plan.event.sha)
-        result = _with_history(tier, result, place)
+        result = _with_history(tier, result, place, sha=plan.event.sha)
         verdicts[tier.name] = judge_tier(tier, result)
         progress.ended(verdicts[tier.name])
 
@@ -127,17 +127,19 @@ def _with_contexts(tier: TierPlan, outcome: Outcome, place: Workplace, *, sha: s
     return outcome
 
 
-def _with_history(tier: TierPlan, result: TierResult, place: Workplace) -> TierResult:
+def _with_history(tier: TierPlan, result: TierResult, place: Workplace, *, sha: str | None) -> TierResult:
     """The result with what its benchmarks are against earlier commits', where that is asked for."""
     if tier.against != "history" or not result.benchmarks:
         return result
     known = place.history.of(tier.name)
-    comparison = compare_with_history(result, known, machine_of(tier, result), gate=tier.gate)
+    comparison = compare_with_history(result, known, gate=tier.gate)
+    result = replace(result, comparison=comparison)
     try:
         write_json(place.out / tier.name / "comparison.json", comparison_document(comparison))
+        write_result(result, place.out / tier.name, sha=sha)
     except OSError as error:
         result = replace(result, problems=(*result.problems, f"its results could not be written: {error}"))
-    return replace(result, comparison=comparison)
+    return result
 
 
 def startable(waiting: Mapping[str, TierPlan], running: Mapping[str, TierPlan], cpus: int) -> list[TierPlan]:
@@ -298,4 +300,15 @@ def _outcome(tier: TierPlan, done: ProcessOutcome) -> Outcome:
         notes=tuple(notes),
         output_tail=done.output_tail,
         stacks=done.stacks,
+        machine=_machine(tier),
     )
+
+
+def _machine(tier: TierPlan) -> dict[str, str]:
+    """What durations and benchmarks depend on, as far as it is known before a test has used a GPU."""
+    machine = fingerprint()
+    if tier.python is not None:
+        machine["python"] = tier.python.version
+        if tier.python.torch is not None:
+            machine["torch"] = tier.python.torch
+    return machine

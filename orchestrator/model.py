@@ -328,6 +328,7 @@ class Outcome:
     notes: tuple[str, ...] = ()  # worth saying, without consequence: processes it left behind
     output_tail: str = ""
     stacks: str = ""  # of what was running when we stopped it
+    machine: Mapping[str, str] = field(default_factory=dict)  # where it ran; empty: unknown
 
 
 class TestOutcome(str, Enum):
@@ -562,6 +563,7 @@ class TierResult:
     deferred: tuple[str, ...] = ()  # node ids that did not fit into the budget and wait for a later run
     order: str | None = None  # in which its tests ran, in words; None: nobody said
     parts: tuple[ShardPart, ...] = ()  # the shards it is made of; empty: it was not split
+    machine: Mapping[str, str] = field(default_factory=dict)  # where it ran (cpu, gpu, torch …); empty: unknown
     workers: int = 1
     command: tuple[str, ...] = ()
     output_tail: str = ""  # last lines of what the process printed
@@ -668,6 +670,27 @@ class Slowdown:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Point:
+    """One run in a chart. ``low``, ``high``: what was expected of it, or how far its rounds spread; None: unknown."""
+
+    time: float  # Unix seconds
+    sha: str
+    seconds: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """What a tier, or one benchmark of it, took in its newest runs on one kind of machine; this run is the last."""
+
+    tier: str
+    benchmark: str | None  # None: the tier's own duration
+    points: tuple[Point, ...]  # oldest first
+    limit: float | None = None  # seconds: the tier's budget
+
+
+@dataclass(frozen=True, kw_only=True)
 class Insight:
     """What earlier runs and a closer look say of a run's tests."""
 
@@ -676,6 +699,7 @@ class Insight:
     slower: tuple[Slowdown, ...] = ()
     slowest: tuple[tuple[str, TestResult], ...] = ()  # (tier, test)
     skipped: tuple[SkippedHere, ...] = ()  # and made up for by another tier
+    trends: tuple[Series, ...] = ()  # the tiers' durations, then their benchmarks
 
 
 @dataclass(frozen=True, kw_only=True)

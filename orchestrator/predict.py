@@ -83,6 +83,11 @@ def interval(seconds: Sequence[float]) -> tuple[float, float | None, float | Non
     return math.exp(min(max(middle, low), high)), math.exp(low), math.exp(high)
 
 
+def kind_of_machine(machine: Mapping[str, str]) -> tuple[str | None, ...]:
+    """What a duration depends on most; runs that differ in it are not to be compared."""
+    return tuple(machine.get(name) for name in _MACHINE)
+
+
 def whole(record: Record) -> bool:
     """Whether a run took what its tests take: it ended by itself, nothing was left out, its evidence can be trusted."""
     result = record.tier.result

@@ -24,9 +24,10 @@ from orchestrator.model import RunVerdict, Verdict
 from orchestrator.records.history import History
 from orchestrator.remember import Memory
 from orchestrator.render.annotations import render_annotations
-from orchestrator.render.comment import Links, marker, render_comment, render_summary
+from orchestrator.render.comment import marker, render_comment, render_summary
 from orchestrator.render.documents import plan_document, verdict_document
 from orchestrator.render.html import render_html
+from orchestrator.render.links import Links, source_url
 from orchestrator.render.outputs import run_outputs
 from orchestrator.view import view
 
@@ -62,7 +63,8 @@ def publish(
     ``memory``: where the results are kept, None: nowhere. ``history``: what was known of earlier runs before this one.
     ``changed_lines``, ``past``: as `judge` takes them.
     """
-    links = Links(run=run.plan.event.run.url if run.plan.event.run is not None else None)
+    event = run.plan.event
+    links = Links(run=event.run.url if event.run is not None else None, source=source_url(event, prefix))
     wrong = write_files(run, out=out, prefix=prefix, links=links)
     if wrong:
         run = spoiled(run, f"results could not be written: {'; '.join(wrong)}")

@@ -14,8 +14,7 @@ from orchestrator.history.branch import BranchStore
 from orchestrator.history.compaction import compact, due
 from orchestrator.history.folder import FolderStore
 from orchestrator.judge import judge_tier
-from orchestrator.machine import fingerprint
-from orchestrator.model import Ending, Event, RunVerdict, TierPlan, TierResult
+from orchestrator.model import Ending, Event, RunVerdict, TierResult
 from orchestrator.records import Record
 from orchestrator.records.encoding import BrokenRecordError, decode, encode, references
 from orchestrator.records.history import History
@@ -182,7 +181,7 @@ def records_of(run: RunVerdict, *, config_id: str, root: Path, run_key: str, now
             trusted=event.of_default_branch,
             partial=run.plan.partial,
             predicted=tier.plan.predicted_seconds,
-            machine=machine_of(tier.plan, tier.result),
+            machine=tier.result.machine,
             sources=blob_ids(_measured_files(tier.result), root),
         )
         for tier in run.tiers
@@ -258,20 +257,6 @@ class Memory:
         changed = [record_name(record) for record in head] != [record_name(record) for record in self.head]
         self.version, self.head = version, head
         return changed
-
-
-def machine_of(plan: TierPlan, result: TierResult | None) -> dict[str, str]:
-    """What durations and benchmarks depend on: those of another machine are no baseline."""
-    machine = fingerprint()
-    if plan.python is not None:
-        machine["python"] = plan.python.version
-        if plan.python.torch is not None:
-            machine["torch"] = plan.python.torch
-    if result is not None and result.gpu is not None and result.gpu.devices:
-        machine["gpu"] = ", ".join(result.gpu.devices)
-        versions = {"driver": result.gpu.driver, "cuda": result.gpu.cuda, "torch": result.gpu.torch}
-        machine |= {name: version for name, version in versions.items() if version is not None}
-    return machine
 
 
 def _measured_files(result: TierResult | None) -> Iterable[str]:

@@ -178,6 +178,7 @@ def _bare(result: TierResult) -> TierResult:
         tests=(),
         coverage=None,
         contexts=None,
+        machine={},  # the record's own
         deferred=(),
         command=(),
         output_tail="",
@@ -313,7 +314,8 @@ def decode(data: bytes, files: Mapping[str, bytes]) -> Record:
     result = document.result
     if result is not None:
         deferred = _read_ids(document.deferred, files) if document.deferred else ()
-        result = replace(result, tests=_tests(document, files), coverage=coverage, deferred=tuple(deferred))
+        tests = _tests(document, files)
+        result = replace(result, tests=tests, coverage=coverage, deferred=tuple(deferred), machine=document.machine)
     tier = TierVerdict(
         plan=document.plan,
         result=result,

@@ -23,19 +23,22 @@ from orchestrator.model import (
 )
 from orchestrator.render.benchmarks import headline, interval, moved, remarks, short_time, telling
 from orchestrator.render.causes import failures, flakes, insight_of, slow
+from orchestrator.render.charts import charts
+from orchestrator.render.links import Links
 from orchestrator.render.words import (
     SYMBOLS,
     budget,
     carried_words,
     code,
     code_block,
+    cost,
     counts,
     details,
     duration,
     gap_words,
     gpu_minutes,
     html_code,
-    line_ranges,
+    linked_ranges,
     plural,
     sentence,
     skipped_words,
@@ -49,14 +52,6 @@ _RANGES = 50  # of uncovered lines, per file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Links:
-    """Where a reader can go from here; None where there is nothing to go to."""
-
-    run: str | None = None
-    report: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Detail:
     """How much a rendering shows; each step of the ladder shows less."""
 
@@ -65,11 +60,12 @@ class _Detail:
     skips: int
     tiers: int = 1000
     uncovered: int = 20
+    charts: int = 0
 
 
 _LADDER = (
-    _Detail(failures=1000, excerpt_lines=40, skips=50),
-    _Detail(failures=200, excerpt_lines=25, skips=20),
+    _Detail(failures=1000, excerpt_lines=40, skips=50, charts=10),
+    _Detail(failures=200, excerpt_lines=25, skips=20, charts=5),
     _Detail(failures=50, excerpt_lines=15, skips=10),
     _Detail(failures=25, excerpt_lines=8, skips=5),
     _Detail(failures=50, excerpt_lines=0, skips=5),
@@ -111,12 +107,13 @@ def _more(links: Links) -> str:
 
 
 def _body(run: RunVerdict, links: Links, detail: _Detail) -> str:
-    parts: list[str] = [_headline(run), _table(run, detail), *_notes(run), *_coverage(run, detail)]
+    parts: list[str] = [_headline(run), _table(run, detail), *_notes(run), *_coverage(run, links, detail)]
     found = insight_of(run)
     parts += failures(found, most=detail.failures, lines=detail.excerpt_lines)
     parts += flakes(found, most=detail.failures, lines=detail.excerpt_lines)
     parts += _benchmarks(run, detail)
     parts += slow(found, most=detail.failures)
+    parts += charts(found, most=detail.charts)
     parts += _skips(run, detail)
     parts += _deferred(run, detail)
     parts.append(_footer(run, links))
@@ -132,10 +129,10 @@ def _headline(run: RunVerdict) -> str:
 
 def _table(run: RunVerdict, detail: _Detail) -> str:
     shown = run.tiers[: detail.tiers]
-    rows = ["| tier | verdict | tests | time / budget | coverage |", "|---|---|---|---|---|"]
+    rows = ["| tier | verdict | tests | time / budget | coverage | cost |", "|---|---|---|---|---|---|"]
     rows += [_row(tier) for tier in shown]
     if hidden := len(run.tiers) - len(shown):
-        rows.append(f"| and {plural(hidden, 'more tier')} | | | | |")
+        rows.append(f"| and {plural(hidden, 'more tier')} | | | | | |")
     return "\n".join(rows)
 
 
@@ -144,11 +141,12 @@ def _row(tier: TierVerdict) -> str:
     name = code(tier.name) + ("" if tier.plan.required else " (optional)")
     said = f"{SYMBOLS[tier.verdict]} {tier.verdict}"
     if result is None or result.ending is Ending.NOT_STARTED:
-        return f"| {name} | {said} | | – / {budget(tier.plan.budget)} | |"
+        return f"| {name} | {said} | | – / {budget(tier.plan.budget)} | | |"
     percent = result.coverage.percent if result.coverage is not None else None
     covered = f"{floor_percent(percent)}%" if percent is not None else ("unknown" if tier.plan.coverage else "–")
     spent = f"{duration(result.seconds)} / {budget(tier.plan.budget)}"
-    return f"| {name} | {said} | {counts(result.counts, flaky=result.flaky)} | {spent} | {covered} |"
+    tests = counts(result.counts, flaky=result.flaky)
+    return f"| {name} | {said} | {tests} | {spent} | {covered} | {cost(tier.plan, result.seconds)} |"
 
 
 def _notes(run: RunVerdict) -> Iterator[str]:
@@ -159,9 +157,9 @@ def _notes(run: RunVerdict) -> Iterator[str]:
         lines += [f"- {code(tier.name)}: {sentence(note)}" for note in tier.plan.notes]
         if told := surprise(tier.plan, tier.result):
             lines.append(f"- {code(tier.name)}: {sentence(told)}")
-        if tier.result is not None and (cost := gpu_minutes(tier.plan, tier.result.seconds)):
+        if tier.result is not None and (used := gpu_minutes(tier.plan, tier.result.seconds)):
             before = tier.plan.predicted_seconds
-            lines.append(f"- {code(tier.name)}: {cost} used" + (
+            lines.append(f"- {code(tier.name)}: {used} used" + (
                 f", {gpu_minutes(tier.plan, before)} expected" if before is not None else ""
             ))  # fmt: skip
     lines += [f"- {sentence(note)}" for note in run.plan.notes]
@@ -169,7 +167,7 @@ def _notes(run: RunVerdict) -> Iterator[str]:
         yield "\n".join(lines)
 
 
-def _coverage(run: RunVerdict, detail: _Detail) -> Iterator[str]:
+def _coverage(run: RunVerdict, links: Links, detail: _Detail) -> Iterator[str]:
     if run.coverage is None or (percent := run.coverage.percent) is None:
         return
     said = f"**Coverage** {floor_percent(percent)}% of {run.coverage.statements} lines"
@@ -193,7 +191,7 @@ def _coverage(run: RunVerdict, detail: _Detail) -> Iterator[str]:
         yield "\n".join(f"- known gap {code(gap.name)}: {gap_words(gap)}" for gap in run.known_gaps[: detail.tiers])
     if patch is not None and patch.uncovered and detail.uncovered:
         listed = sorted(patch.uncovered.items())[: detail.uncovered]
-        rows = [f"- {code(path)}: {line_ranges(lines, _RANGES)}" for path, lines in listed]
+        rows = [f"- {code(path)}: {linked_ranges(lines, _RANGES, links.page(path))}" for path, lines in listed]
         if hidden := len(patch.uncovered) - len(listed):
             rows.append(f"- and {plural(hidden, 'more file')}")
         lines = sum(len(numbers) for numbers in patch.uncovered.values())

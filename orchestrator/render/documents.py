@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.dispatched import GRACE, Dispatch
 from orchestrator.model import Counts, Coverage, Event, Plan, RunVerdict, TestResult, TierPlan, TierResult
 from orchestrator.order import schedule_of
+from orchestrator.readers.comparison import comparison_document
 from orchestrator.shards import ShardName
 
 VERSION = 1
@@ -46,6 +47,7 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "started": result.started,
         "stopped": result.stopped,
+        "machine": dict(result.machine),
         "workers": result.workers,
         "command": list(result.command),
         "has_report": result.has_report,
@@ -83,6 +85,7 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
             }
             for b in result.benchmarks
         ],
+        "comparison": None if result.comparison is None else comparison_document(result.comparison),
         "gpu": None
         if result.gpu is None
         else {

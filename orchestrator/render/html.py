@@ -29,11 +29,25 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.render.report_data import TestColumns, data_chunks, has_timeline
+from orchestrator.render.links import is_sha, repository_url, source_url
+from orchestrator.render.report_data import TestColumns, data_chunks, has_charts
 from orchestrator.render.words import budget, duration, expected, one_line, percent, plural, tally, visible
 
 VERDICT_WORDS = {verdict: verdict.value.capitalize().replace("-", " ") for verdict in Verdict}
-SCRIPTS = ("dom", "data", "details", "failures", "coverage", "skips", "timeline", "tables", "tests", "main")
+SCRIPTS = (
+    "dom",
+    "data",
+    "details",
+    "failures",
+    "coverage",
+    "skips",
+    "charts",
+    "timeline",
+    "trends",
+    "tables",
+    "tests",
+    "main",
+)
 NOSCRIPT_FAILURES = 50
 OUTPUT_LIMIT = 8_000
 FAVICON_COLOURS = {Verdict.PASSED: "#1b7a3d", Verdict.FAILED: "#c4262e", Verdict.OVER_BUDGET: "#b5490b"}
@@ -47,9 +61,9 @@ def render_html(run: RunVerdict, *, prefix: str = "") -> str:
 def html_chunks(run: RunVerdict, *, prefix: str = "") -> Iterator[str]:
     """The report piece by piece, for a file: no piece is larger than one column of the tests."""
     columns = TestColumns(run)
-    timeline = has_timeline(run)
-    style = _asset("report.css") + (_asset("uplot/uPlot.min.css") if timeline else "")
-    charts = f"/*\n{_asset('uplot/LICENSE')}\n*/\n{_asset('uplot/uPlot.iife.min.js')}" if timeline else ""
+    charted = has_charts(run)
+    style = _asset("report.css") + (_asset("uplot/uPlot.min.css") if charted else "")
+    charts = f"/*\n{_asset('uplot/LICENSE')}\n*/\n{_asset('uplot/uPlot.iife.min.js')}" if charted else ""
     script = _script()
     before, _, after = _asset("report.html").partition("<!-- data -->")
     yield Template(before).substitute(
@@ -63,7 +77,7 @@ def html_chunks(run: RunVerdict, *, prefix: str = "") -> Iterator[str]:
         notes=_plan_notes(run.plan),
         noscript=_noscript(columns),
     )
-    yield from data_chunks(run, columns, source_url=_source_url(run.plan.event, prefix))
+    yield from data_chunks(run, columns, source_url=source_url(run.plan.event, prefix))
     yield Template(after).substitute(charts=charts, script=script)
 
 
@@ -118,10 +132,10 @@ def _header(run: RunVerdict, columns: TestColumns) -> str:
 def _facts(run: RunVerdict) -> Iterator[tuple[str, str]]:
     """Names and values (HTML) of where this run belongs."""
     event = run.plan.event
-    repository = _repository_url(event)
+    repository = repository_url(event)
     if event.repository:
         yield "Repository", _link(repository, event.repository)
-    commit = f"{repository}/commit/{event.sha}" if repository and _is_sha(event.sha) else None
+    commit = f"{repository}/commit/{event.sha}" if repository and is_sha(event.sha) else None
     yield "Commit", _link(commit, _commit_words(event), code=True)
     pull = event.pull_request
     if pull is not None:
@@ -339,23 +353,6 @@ def _link(url: str | None, text: str, *, code: bool = False) -> str:
 
 def _commit_words(event: Event) -> str:
     return event.sha[:10] if event.sha else "no commit"
-
-
-def _is_sha(sha: str | None) -> bool:
-    return sha is not None and re.fullmatch(r"[0-9a-f]{7,64}", sha) is not None
-
-
-def _repository_url(event: Event) -> str | None:
-    safe = event.repository is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", event.repository, re.ASCII)
-    return f"{event.server_url.rstrip('/')}/{event.repository}" if safe else None
-
-
-def _source_url(event: Event, prefix: str) -> str | None:
-    """What a file's path is appended to for its page on GitHub at the commit under test."""
-    base = _repository_url(event)
-    if base is None or not _is_sha(event.sha) or not re.match(r"https?://", base):
-        return None
-    return f"{base}/blob/{event.sha}/{prefix}"
 
 
 def _utc(seconds: float) -> str | None:

@@ -12,10 +12,21 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from orchestrator.excerpts import kind_of
-from orchestrator.model import Benchmark, Cause, Comparison, Counts, RunVerdict, TestOutcome, TestResult, TierVerdict
+from orchestrator.model import (
+    Benchmark,
+    Cause,
+    Comparison,
+    Counts,
+    RunVerdict,
+    Series,
+    TestOutcome,
+    TestResult,
+    TierVerdict,
+)
 from orchestrator.render.benchmarks import headline, interval, moved, remarks, telling
 from orchestrator.render.causes import insight_of
 from orchestrator.render.words import carried_words, gap_words, line_ranges
@@ -34,6 +45,7 @@ class Limits:
     node_id: int = 4_000
     reasons: int = 500  # distinct reasons for skipping
     ranges: int = 200  # of missing lines, for one file
+    trends: int = 50  # series of benchmarks
 
 
 LIMITS = Limits()
@@ -104,11 +116,15 @@ def data_chunks(
     yield f',"insight":{script_json(_insight(run, columns, limits))}'
     yield f',"skips":{script_json(_skips(columns, limits))}'
     yield f',"coverage":{script_json(_coverage(run, limits))}'
-    yield f',"benchmarks":{script_json(_benchmarks(run.tiers))}}}'
+    yield f',"benchmarks":{script_json(_benchmarks(run.tiers))}'
+    yield from _trends(run, limits)
+    yield "}"
 
 
-def has_timeline(run: RunVerdict) -> bool:
-    """Whether any test knows when it started, so that there is something to chart."""
+def has_charts(run: RunVerdict) -> bool:
+    """Whether there is something to chart: a test that knows when it started, or earlier runs."""
+    if insight_of(run).trends:
+        return True
     return any(test.started is not None for tier in run.tiers if tier.result is not None for test in tier.result.tests)
 
 
@@ -315,6 +331,38 @@ def _coverage(run: RunVerdict, limits: Limits) -> dict[str, Any] | None:
 def _change_words(run: RunVerdict) -> list[str]:
     change = run.coverage_change
     return [f"{change.points:+.1f} points against {change.sha[:10]}"] if change is not None else []
+
+
+def _trends(run: RunVerdict, limits: Limits) -> Iterator[str]:
+    """The series of the tiers, and of as many benchmarks as fit: those that moved most first."""
+    found = insight_of(run).trends
+    tiers = [series for series in found if series.benchmark is None]
+    benchmarks = sorted((series for series in found if series.benchmark is not None), key=_stillness)
+    shown = [*tiers, *benchmarks[: limits.trends]]
+    yield f',"trends":{script_json([_series(series, limits) for series in shown])}'
+    yield f',"trendsLeftOut":{max(0, len(benchmarks) - limits.trends)}'
+
+
+def _stillness(series: Series) -> float:
+    """Small for a benchmark that is far from what it usually was."""
+    usual = median(point.seconds for point in series.points[:-1])
+    return -abs(math.log(series.points[-1].seconds / usual)) if usual > 0 and series.points[-1].seconds > 0 else 0.0
+
+
+def _series(series: Series, limits: Limits) -> dict[str, Any]:
+    return {
+        "name": series.tier if series.benchmark is None else _middle(series.benchmark, limits.node_id),
+        "benchmark": series.benchmark and series.tier,
+        "limit": series.limit,
+        "points": [
+            [round(point.time), point.sha[:10], *map(_finite, (point.seconds, point.low, point.high))]
+            for point in series.points
+        ],
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _benchmarks(tiers: Iterable[TierVerdict]) -> list[dict[str, Any]]:

@@ -75,6 +75,12 @@ def gpu_minutes(plan: TierPlan, seconds: float) -> str:
     return f"{minutes:.1f} GPU minutes" if plan.gpus else ""
 
 
+def cost(plan: TierPlan, seconds: float) -> str:
+    """What so many seconds on all machines of a tier cost, for a table: "12.5 GPU min", "0.2 min"."""
+    minutes = max(plan.gpus, 1) * plan.shards * seconds / 60
+    return ("<0.1" if 0 < minutes < 0.05 else f"{minutes:.1f}") + (" GPU min" if plan.gpus else " min")
+
+
 def surprise(plan: TierPlan, result: TierResult | None) -> str:
     """That a tier took much more, or less, than expected; nothing where it did not, or did not come to its end."""
     low, high = plan.predicted_low, plan.predicted_high
@@ -224,13 +230,35 @@ def age(seconds: float) -> str:
 
 def line_ranges(lines: Iterable[int], limit: int) -> str:
     """Line numbers folded into ranges: {3, 4, 5, 9} is "3-5, 9"; after ``limit`` ranges "… 12 more"."""
+    return _ranges_words([_range(first, last) for first, last in folded(lines)], limit)
+
+
+def linked_ranges(lines: Iterable[int], limit: int, page: str | None) -> str:
+    """The same as Markdown, each range a link into the file's page on GitHub; None: there is none."""
+    if page is None:
+        return line_ranges(lines, limit)
+    words = [
+        f"[{_range(first, last)}]({page}#L{first}{f'-L{last}' if last > first else ''})"
+        for first, last in folded(lines)
+    ]
+    return _ranges_words(words, limit)
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _ranges_words(words: list[str], limit: int) -> str:
+    more = [f"… {len(words) - limit} more"] if len(words) > limit else []
+    return ", ".join([*words[:limit], *more])
+
+
+def folded(lines: Iterable[int]) -> list[list[int]]:
+    """Line numbers as [first, last] of each unbroken range, in order."""
     ranges: list[list[int]] = []
     for line in sorted(lines):
         if ranges and line == ranges[-1][1] + 1:
             ranges[-1][1] = line
         else:
             ranges.append([line, line])
-    words = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:limit]]
-    if len(ranges) > limit:
-        words.append(f"… {len(ranges) - limit} more")
-    return ", ".join(words)
+    return ranges

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
-from orchestrator.model import RunVerdict, TestOutcome
+from orchestrator.failures import insight
+from orchestrator.model import Point, RunVerdict, Series, TestOutcome
 from orchestrator.render.html import render_html
 from orchestrator.render.words import duration, percent, visible
 from tests.support.browser import chromium, launched
@@ -313,6 +315,25 @@ def test_the_timeline_is_drawn_when_it_comes_into_view(opened: Any) -> None:
     }""")
     wide = {key for key, pixels in colours.items() if pixels > 20}
     assert {"143,176,232", "111,151,221", "191,36,48", "238,240,243"} <= wide  # two tests, a failure, idle
+
+
+def test_trends_are_drawn_and_have_a_table(opened: Any) -> None:
+    points = tuple(
+        Point(time=1.7e9 + 86_400 * n, sha=f"{n:040x}", seconds=30.0 + n, low=29.0 + n, high=33.0 + n)
+        for n in range(12)
+    )
+    run = sample_run()
+    trend = Series(tier="unit", benchmark=None, points=points, limit=60.0)
+    page = opened(replace(run, insight=replace(insight(run), trends=(trend,))), viewport={"width": 1200, "height": 500})
+    assert page.texts("#trends figcaption") == ["unit 41.0 s of 1m 00s, 35.0 s in the 11 runs before"]
+    page.locator("#trends").scroll_into_view_if_needed()
+    page.locator("#trends canvas").first.wait_for()
+    box = page.locator("#trends .u-over").bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 4, box["y"] + 20)
+    assert "41.0 s" in page.locator("#trends .tip:not([hidden])").inner_text()
+    page.locator("#trends summary").click()
+    assert "2023-11-25" in page.texts("#trends tbody tr")[0]  # the newest first
+    assert "40.0 s – 44.0 s" in page.texts("#trends tbody tr")[0].replace("\xa0", " ")
 
 
 def test_a_test_of_the_timeline_opens(opened: Any) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.history.folder import FolderStore
+from orchestrator.records import Record
+from orchestrator.records.encoding import encode
+from orchestrator.remember import read_history
 from tests.support.project import Done, Project
 
 CONFIG = """\
@@ -235,6 +241,52 @@ def test_against_history_too_few_results_are_said_and_fail_nothing(tmp_path: Pat
     for known in range(2):
         done = ours.mltiers("run")
         assert refused(done).startswith(f"{known} earlier results of the default branch on a machine like this one, 7")
+
+
+def test_against_history_a_slowdown_is_told_with_the_commit_it_came_with_and_another_machine_is_not_compared(
+    tmp_path: Path,
+) -> None:
+    ours = project(tmp_path / "project")
+    config = CONFIG.format(python=sys.executable, env="PYTHONPATH: src")
+    ours.write({"ml-tiers.yml": config.replace("gate: 10%", "against: history, gate: 10%")})
+    ours.commit("against history")
+    assert ours.mltiers("run").code == 0
+    first = _only_record(ours)
+    for number in range(23):  # twenty in which test_slow took a third of what it takes, then three as it is
+        _remember(ours, first, number, factor=1 / 3 if number < 20 else 1.0)
+    done = ours.mltiers("run")
+    said = comparison(done)
+    changes = {change["name"].rpartition("::")[2]: change for change in said["changes"]}
+    assert changes["test_slow"]["change"] == "slower", said
+    assert changes["test_slow"]["since"] == "14" + "0" * 38
+    assert (done.code, done.verdict["verdict"]) == (1, "failed"), done.out
+    assert "test_slow changed with 1400000000" in done.out
+    assert done.document("speed/result.json")["comparison"] == said
+    report = (tmp_path / "project/.mltiers/report.html").read_text()
+    assert "Trends" in report
+
+    for record in (tmp_path / "project/.mltiers/history").rglob("runs/*/speed/*.json"):
+        record.write_text(record.read_text().replace('"cpu":"', '"cpu":"another than '))
+    assert "not comparable with the newest results: cpu was another than " in refused(ours.mltiers("run"))
+
+
+def _only_record(ours: Project) -> Record:
+    store = FolderStore(ours.root / ".mltiers/history")
+    config_id = json.loads((ours.root / ".mltiers/plan.json").read_text())["config_id"]
+    (record,) = read_history(store, config_id=config_id, tiers=("speed",), sha=None).of("speed")
+    return record
+
+
+def _remember(ours: Project, like: Record, number: int, *, factor: float) -> None:
+    """One more run, of another commit, in which `test_slow` took so many times what it took."""
+    assert like.tier.result is not None
+    benchmarks = tuple(
+        replace(one, minimum=one.minimum * (factor if one.name.endswith("slow") else 1.0) * (1 + 7 * number % 5 / 1000))
+        for one in like.tier.result.benchmarks
+    )
+    tier = replace(like.tier, result=replace(like.tier.result, benchmarks=benchmarks))
+    record = replace(like, tier=tier, sha=f"{number:02x}" + "0" * 38, time=like.time - 1000 + number, run=f"{number}.1")
+    FolderStore(ours.root / ".mltiers/history").update(lambda _: encode(record), message="an earlier run")
 
 
 def _python(folder: Path, path: Path) -> str:

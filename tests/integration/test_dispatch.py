@@ -6,7 +6,7 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -449,6 +449,7 @@ def test_one_run_that_cannot_be_looked_at_does_not_keep_the_others_from_it(scene
 def results(
     tier: str, tests: Sequence[str] = ("test_a",), *, failing: Sequence[str] = (), sha: str = SHA,
     part: tuple[int, int] | None = None, collected: int | None = None, seconds: float = 5.0,
+    machine: Mapping[str, str] | None = None,
 ) -> bytes:  # fmt: skip
     """The artifact of a part that ran: laid out as ``--out`` writes it."""
     cases = "".join(
@@ -462,7 +463,7 @@ def results(
         f'time="{seconds}">{cases}</testsuite></testsuites>'
     )
     result = {"version": 1, "tier": tier, "sha": sha, "ending": "exited", "exit_code": 1 if failing else 0,
-              "seconds": seconds, "problems": [], "notes": []}  # fmt: skip
+              "seconds": seconds, "problems": [], "notes": [], "machine": machine or {}}  # fmt: skip
     files = {f"{tier}/junit.xml": junit, f"{tier}/result.json": json.dumps(result), "plan.json": "{}"}
     if part is not None:
         shard, shards = part

@@ -116,12 +116,15 @@ def test_waiting_judges_it_with_the_local_tiers(job: Job) -> None:
 
 
 def test_a_passing_one_too(job: Job) -> None:
-    job.github.hooks = finishing(results("gpu", ["test_a"], sha=job.sha))
+    job.github.hooks = finishing(results("gpu", ["test_a"], sha=job.sha, machine={"cpu": "of the team's"}))
     done = job.run("run", "--wait", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["tiers"]["gpu"]["verdict"] == "passed"
     state, said = job.statuses()["mltiers/gpu"]
     assert (state, said) == ("success", "passed: 1 passed in 5.00 s")
+    past = json.loads(job.run("history", "show", "--json").out)["tiers"]
+    assert past["gpu"]["runs"][0]["machine"] == {"cpu": "of the team's"}  # not that of the job which tells of it
+    assert past["unit"]["runs"][0]["machine"].keys() >= {"cpu", "cores", "python"}
 
 
 def test_a_tier_that_could_not_be_started_is_no_green_run(job: Job) -> None:

@@ -52,6 +52,7 @@ def run_record(
                 seconds=seconds,
                 tests=tuple(tests),
                 workers=workers,
+                machine=machine,
                 **of_result,  # type: ignore[arg-type]
             ),
             verdict=verdict,

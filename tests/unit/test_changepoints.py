@@ -16,17 +16,17 @@ MACHINE = {"cpu": "EPYC", "gpu": "H100", "torch": "2.13.0", "cuda": "13.0", "dri
 PLAN = TierPlan(name="speed", run=True, reason="", benchmark=True, against="history")
 
 
-def result(*seconds: float) -> TierResult:
+def result(*seconds: float, machine: dict[str, str] = MACHINE) -> TierResult:
     """One run; its benchmarks are t::0, t::1 …"""
     measured = tuple(
         Benchmark(name=f"t::{number}", minimum=one, median=one, mean=one, stddev=0.0, rounds=5)
         for number, one in enumerate(seconds)
     )
-    return TierResult(name="speed", ending=Ending.EXITED, exit_code=0, benchmarks=measured)
+    return TierResult(name="speed", ending=Ending.EXITED, exit_code=0, benchmarks=measured, machine=machine)
 
 
 def record(number: int, *seconds: float, machine: dict[str, str] = MACHINE, trusted: bool = True) -> Record:
-    tier = TierVerdict(plan=PLAN, result=result(*seconds), verdict=Verdict.PASSED)
+    tier = TierVerdict(plan=PLAN, result=result(*seconds, machine=machine), verdict=Verdict.PASSED)
     sha = f"{number:040x}"
     return Record(
         sha=sha, time=float(number), config_id="c", event="schedule", tier=tier, machine=machine, trusted=trusted
@@ -41,7 +41,7 @@ def noisy(count: int, level: float = 1.0, *, seed: int = 1, spread: float = 0.02
 def compare(series: list[float], *, gate: float | None = 10.0, benchmarks: int = 1) -> Change:
     """The verdict on the last of a series, the others remembered."""
     past = [record(number, *[one] * benchmarks) for number, one in enumerate(series[:-1])]
-    told = compare_with_history(result(*[series[-1]] * benchmarks), past[::-1], MACHINE, gate=gate)
+    told = compare_with_history(result(*[series[-1]] * benchmarks), past[::-1], gate=gate)
     assert told.problem is None, told.problem
     return told.changes[0].change
 
@@ -101,7 +101,7 @@ def test_a_suite_without_changes_raises_no_alarm() -> None:
 @pytest.mark.parametrize("key", sorted(MACHINE))
 def test_another_machine_is_not_compared_and_what_changed_is_said(key: str) -> None:
     past = [record(number, 1.0) for number in range(20)]
-    told = compare_with_history(result(2.0), past[::-1], MACHINE | {key: "another"}, gate=10.0)
+    told = compare_with_history(result(2.0, machine=MACHINE | {key: "another"}), past[::-1], gate=10.0)
     assert told.changes == ()
     assert told.problem is not None
     assert f"{key} was {MACHINE[key]}, is another" in told.problem
@@ -111,14 +111,14 @@ def test_results_of_the_same_machine_are_found_among_others() -> None:
     past = []
     for number, seconds in enumerate(noisy(20)):
         past += [record(2 * number, seconds), record(2 * number + 1, 5.0, machine=MACHINE | {"cpu": "Xeon"})]
-    told = compare_with_history(result(1.0), past[::-1], MACHINE, gate=10.0)
+    told = compare_with_history(result(1.0), past[::-1], gate=10.0)
     assert [change.change for change in told.changes] == [Change.SAME]
     assert told.blocks == 20
 
 
 def test_branches_are_no_baseline_and_few_results_are_said() -> None:
     past = [record(number, 1.0, trusted=False) for number in range(20)]
-    told = compare_with_history(result(1.0), past, MACHINE, gate=10.0)
+    told = compare_with_history(result(1.0), past, gate=10.0)
     assert told.problem == (
         f"0 earlier results of the default branch on a machine like this one, {BEFORE + AFTER - 1} are needed"
     )
@@ -126,7 +126,7 @@ def test_branches_are_no_baseline_and_few_results_are_said() -> None:
 
 def test_a_new_benchmark_has_no_series_yet() -> None:
     past = [record(number, 1.0) for number in range(20)]
-    told = compare_with_history(result(1.0, 1.0), past, MACHINE, gate=10.0)
+    told = compare_with_history(result(1.0, 1.0), past, gate=10.0)
     assert [change.name for change in told.changes] == ["t::0"]
     assert told.alone == {"t::1": "has 0 earlier results, 7 are needed"}
 
@@ -134,6 +134,6 @@ def test_a_new_benchmark_has_no_series_yet() -> None:
 def test_the_commit_of_the_change_is_named() -> None:
     series = noisy(20) + noisy(6, 1.3, seed=2)
     past = [record(number, one) for number, one in enumerate(series[:-1])]
-    told = compare_with_history(result(series[-1]), past[::-1], MACHINE, gate=10.0)
+    told = compare_with_history(result(series[-1]), past[::-1], gate=10.0)
     assert told.changes[0].since == f"{20:040x}"
     assert told.against == "history"

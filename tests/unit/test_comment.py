@@ -27,7 +27,8 @@ from orchestrator.model import (
     Verdict,
 )
 from orchestrator.render.annotations import PER_STEP, command, render_annotations
-from orchestrator.render.comment import COMMENT_LIMIT, Links, marker, render_comment, render_summary
+from orchestrator.render.comment import COMMENT_LIMIT, marker, render_comment, render_summary
+from orchestrator.render.links import Links
 from orchestrator.render.words import budget, code, code_block, duration, sentence, visible
 
 HOSTILE = (
@@ -71,6 +72,15 @@ def a_run(*tests: TestResult, tiers: int = 1, **more: object) -> RunVerdict:
     )  # fmt: skip
 
 
+def test_uncovered_lines_are_links_where_the_commit_has_a_page() -> None:
+    patch = PatchCoverage(covered=1, measured=4, uncovered={"src/a b.py": (3, 5, 6)})
+    coverage = Coverage(files={"src/a b.py": FileCoverage(executed=frozenset({1}), missing=frozenset({3, 5, 6}))})
+    links = Links(source="https://github.com/o/r/blob/abc/")
+    text = render_comment(a_run(failing("t.py::t"), coverage=coverage, patch=patch), links=links)
+    page = "https://github.com/o/r/blob/abc/src/a%20b.py"
+    assert f"- `src/a b.py`: [3]({page}#L3), [5-6]({page}#L5-L6)" in text
+
+
 def test_the_whole_comment() -> None:
     coverage = Coverage(files={"src/a.py": FileCoverage(executed=frozenset({1, 2}), missing=frozenset({3}))})
     patch = PatchCoverage(covered=1, measured=4, uncovered={"src/a.py": (3, 5, 6)})
@@ -79,10 +89,10 @@ def test_the_whole_comment() -> None:
         "<!-- mltiers:comment config=c0ffee -->\n"
         "### ❌ Tests: failed · 1 test in 1 tier\n"
         "\n"
-        "| tier | verdict | tests | time / budget | coverage |\n"
-        "|---|---|---|---|---|\n"
-        "| `unit` | ❌ failed | 1 failed | 12.3 s / 2m | unknown |\n"
-        "| `gpu` (optional) | ⚪ not-run | | – / 30m | |\n"
+        "| tier | verdict | tests | time / budget | coverage | cost |\n"
+        "|---|---|---|---|---|---|\n"
+        "| `unit` | ❌ failed | 1 failed | 12.3 s / 2m | unknown | 0.2 min |\n"
+        "| `gpu` (optional) | ⚪ not-run | | – / 30m | | |\n"
         "\n"
         "- `unit`: some failed\n"
         "- `gpu`: runs on nightly, not on push\n"
@@ -124,7 +134,7 @@ def test_hostile_names_stay_names(name: str) -> None:
     assert visible(text.replace("\u2060", ""), newlines=True) == text.replace("\u2060", "")
     for line in _markup(text).splitlines():
         if line.startswith("|"):
-            assert len(re.findall(r"(?<!\\)\|", line)) == 6
+            assert len(re.findall(r"(?<!\\)\|", line)) == 7
 
 
 def _markup(comment: str) -> str:

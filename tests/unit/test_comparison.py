@@ -34,8 +34,9 @@ from orchestrator.pairs import IncomparableError, check_sides
 from orchestrator.readers.comparison import comparison_document, merge_comparisons, read_comparison
 from orchestrator.readers.document import BrokenReportError
 from orchestrator.render.benchmarks import headline, interval, percent, remarks, telling
-from orchestrator.render.comment import Links, render_comment
+from orchestrator.render.comment import render_comment
 from orchestrator.render.html import render_html
+from orchestrator.render.links import Links
 from tests.support.project import Project
 from tests.support.report_samples import run_of
 

@@ -22,8 +22,9 @@ from orchestrator.model import (
 from orchestrator.plan import Machine, Request, make_plan
 from orchestrator.records import Record
 from orchestrator.records.history import History
-from orchestrator.render.comment import Links, render_comment
+from orchestrator.render.comment import render_comment
 from orchestrator.render.documents import plan_document, verdict_document
+from orchestrator.render.links import Links
 from orchestrator.render.plan_table import render_plan
 from orchestrator.render.terminal import render_terminal
 from orchestrator.render.words import expected, surprise

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from orchestrator.judge import judge
 from orchestrator.model import Changes, Ending, Event, Plan, TestOutcome, TestResult, TierPlan, TierResult
-from orchestrator.render.comment import Links, render_comment
+from orchestrator.render.comment import render_comment
+from orchestrator.render.links import Links
 from orchestrator.render.plan_table import render_plan
 
 GPU = TierPlan(

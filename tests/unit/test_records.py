@@ -76,6 +76,7 @@ RESULT = TierResult(
     coverage=COVERAGE,
     benchmarks=(Benchmark(name="b", minimum=0.001, median=0.002, mean=0.002, stddev=0.0, rounds=5),),
     benchmark_machine={"cpu": {"brand_raw": "a CPU"}},
+    machine={"cpu": "a CPU", "cores": "2"},
     gpu=GpuUse(devices=("H100",), peak_bytes=123),
     deferred=("tests/test_b.py::test_later",),
     workers=2,

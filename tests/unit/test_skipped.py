@@ -25,7 +25,8 @@ from orchestrator.model import (
 )
 from orchestrator.records import Record
 from orchestrator.records.history import History
-from orchestrator.render.comment import Links, render_comment
+from orchestrator.render.comment import render_comment
+from orchestrator.render.links import Links
 from orchestrator.skipped import skipped_here
 
 NOW = 1_700_000_000.0

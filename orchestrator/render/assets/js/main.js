@@ -5,6 +5,7 @@ flakySection();
 coverageSection();
 benchmarksSection();
 timelineSection();
+trendsSection();
 slowestSection();
 skipsSection();
 testsSection();

@@ -2,18 +2,6 @@
 
 const LANE = 22; // pixels
 const AXIS = 26;
-let chartsLoaded = false;
-
-/** Runs the charting library that lies in the file as text, once, when a timeline first comes into view. */
-function loadCharts() {
-  if (chartsLoaded) return;
-  chartsLoaded = true;
-  const source = byId("charts").textContent;
-  const script = document.createElement("script");
-  const policy = window.trustedTypes?.createPolicy("mltiers-charts", { createScript: (text) => text });
-  script.text = policy ? policy.createScript(source) : source;
-  document.head.append(script);
-}
 
 /** Each worker's tests by start, and how much of the tier's time it was busy. */
 function lanesOf(tier) {
@@ -51,14 +39,7 @@ function timelineSection() {
       h("span", { class: "mouse" }, "Drag to zoom, double-click to zoom out. "), "Click a test to open it."),
     ...figures.map(({ node }) => node),
   );
-  const watch = new IntersectionObserver((entries) => {
-    for (const entry of entries.filter((seen) => seen.isIntersecting)) {
-      watch.unobserve(entry.target);
-      figures.find(({ host }) => host === entry.target).draw();
-    }
-  }, { rootMargin: "300px" });
-  figures.forEach(({ host }) => watch.observe(host));
-  window.addEventListener("beforeprint", () => figures.forEach(({ draw }) => draw()));
+  drawWhenSeen(figures);
 }
 
 function timelineFigure({ tier, lanes, end }) {
@@ -79,19 +60,11 @@ function timelineFigure({ tier, lanes, end }) {
     host,
     h("details", null, h("summary", null, "Workers as a table"), table(`Workers of ${tier.name}`, columns, rows)),
   );
-  let chart = null;
-  return { node, host, draw: () => {
-    if (chart) return;
-    loadCharts();
-    chart = drawTimeline(host, tier, lanes, end);
-  } };
+  return { node, host, draw: () => drawTimeline(host, tier, lanes, end) };
 }
 
 function drawTimeline(host, tier, lanes, end) {
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-  const font = `12px ${getComputedStyle(document.body).fontFamily}`;
   const tip = h("div", { class: "tip", hidden: true });
-  const ink = () => colour("muted");
   const chart = new uPlot({
     width: host.clientWidth,
     height: lanes.length * LANE + AXIS,
@@ -100,12 +73,12 @@ function drawTimeline(host, tier, lanes, end) {
     cursor: { y: false, points: { show: false }, drag: { x: true, y: false, dist: 4 } },
     scales: { x: { time: false, range: (_, from, to) => [Math.max(0, from), Math.min(end, to)] }, y: { range: [-0.5, lanes.length - 0.5], dir: -1 } },
     axes: [
-      { font, stroke: ink, size: AXIS, grid: { stroke: () => colour("line"), width: 1 }, ticks: { show: false }, values: (_, splits) => splits.map(clock) },
-      { font, stroke: ink, size: 64, grid: { show: false }, ticks: { show: false }, splits: () => lanes.map((_, row) => row), values: () => lanes.map((lane) => visible(lane.name)) },
+      { font: chartFont(), stroke: ink, size: AXIS, grid: { stroke: () => colour("line"), width: 1 }, ticks: { show: false }, values: (_, splits) => splits.map(clock) },
+      { font: chartFont(), stroke: ink, size: 64, grid: { show: false }, ticks: { show: false }, splits: () => lanes.map((_, row) => row), values: () => lanes.map((lane) => visible(lane.name)) },
     ],
     series: [{}, { paths: () => null, points: { show: false } }],
     hooks: {
-      drawAxes: [(u) => drawLanes(u, lanes, colour)],
+      drawAxes: [(u) => drawLanes(u, lanes)],
       setCursor: [(u) => showTip(u, lanes, tip)],
       ready: [(u) => {
         u.over.append(tip);
@@ -116,14 +89,12 @@ function drawTimeline(host, tier, lanes, end) {
       }],
     },
   }, [[0, end], [null, null]], host);
-  new ResizeObserver(() => host.clientWidth && chart.setSize({ width: host.clientWidth, height: chart.height })).observe(host);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => chart.redraw());
-  return chart;
+  keepFitting(chart, host);
 }
 
 const clock = (value) => (value < 60 ? `${+value.toFixed(3)} s` : duration(value));
 
-function drawLanes(u, lanes, colour) {
+function drawLanes(u, lanes) {
   const { ctx } = u;
   const { left, top, width, height } = u.bbox;
   const [ran, alternate, bad, skipped, idle] = ["lane", "lane-2", "lane-bad", "lane-skipped", "lane-idle"].map(colour);
@@ -178,8 +149,5 @@ function showTip(u, lanes, tip) {
   u.over.classList.toggle("pointing", i !== null);
   if (i === null) return;
   tip.replaceChildren(h("div", null, outcomeMark(i), ` ${duration(seconds(i))}`), testName(i));
-  const right = u.cursor.left > u.over.clientWidth / 2;
-  tip.style.left = right ? "auto" : `${u.cursor.left + 12}px`;
-  tip.style.right = right ? `${u.over.clientWidth - u.cursor.left + 12}px` : "auto";
-  tip.style.top = `${u.cursor.top + 14}px`;
+  placeTip(u, tip);
 }
