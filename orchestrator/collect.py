@@ -19,6 +19,7 @@ from orchestrator.model import (
     Ending,
     GpuUse,
     Outcome,
+    Phases,
     ShardPart,
     TestOutcome,
     TestResult,
@@ -38,6 +39,7 @@ from orchestrator.records.contexts import read_contexts
 from orchestrator.render.documents import result_document
 from orchestrator.render.words import plural
 from orchestrator.shards import incomplete
+from orchestrator.workers import phases_of
 
 MAX_BYTES = 512 * 1024 * 1024
 _CHUNK = 1 << 16
@@ -104,7 +106,9 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         deferred=log.deferred if log is not None else (),
         order=log.order if log is not None else None,
         parts=(part,) if part is not None else (),
-        workers=plan.workers,
+        workers=plan.workers if plan.command else _workers(log, planned=plan.workers),
+        phases=_phases(tests, log, outcome),
+        peak_memory=outcome.peak_memory,
         command=plan.command,
         output_tail=outcome.output_tail,
         stacks=outcome.stacks,
@@ -113,6 +117,19 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
     )
     note = schedule_note(result)
     return result if note is None or note in result.notes else replace(result, notes=(*result.notes, note))
+
+
+def _phases(tests: Sequence[TestResult], log: EventLog | None, outcome: Outcome) -> Phases | None:
+    """Where the seconds of a run went that came to its end by itself."""
+    if log is None or outcome.ending is not Ending.EXITED:
+        return None
+    return phases_of(tests, log.sessions, started=outcome.started, seconds=outcome.seconds)
+
+
+def _workers(log: EventLog | None, *, planned: int) -> int:
+    """The processes of a run elsewhere, whose plan is not ours."""
+    told = [session.workers for session in (log.sessions if log is not None else ()) if session.worker == "main"]
+    return max(1, *told) if told else planned
 
 
 def _seed(log: EventLog | None) -> int | None:
@@ -234,12 +251,14 @@ def recorded_outcome(name: str, folder: Path) -> Outcome:
         ending = Ending.UNKNOWN
         problems.append(f"result.json says an unknown ending: {facts.get('ending')!r}")
     code, seconds, reason = facts.get("exit_code"), facts.get("seconds"), facts.get("reason")
-    stopped = facts.get("stopped")
+    stopped, started, peak = facts.get("stopped"), facts.get("started"), facts.get("peak_memory")
     return Outcome(
         tier=name,
         ending=ending,
         exit_code=code if type(code) is int else None,
         seconds=float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e7 else 0.0,
+        started=float(started) if isinstance(started, (int, float)) and 0 <= started < 1e11 else None,
+        peak_memory=peak if type(peak) is int and 0 < peak < 2**60 else None,
         stopped=float(stopped) if isinstance(stopped, (int, float)) and 0 <= stopped < 1e11 else None,
         reason=reason if isinstance(reason, str) else None,
         notes=_sentences(facts.get("notes")),

@@ -301,6 +301,7 @@ def _outcome(tier: TierPlan, done: ProcessOutcome) -> Outcome:
         output_tail=done.output_tail,
         stacks=done.stacks,
         machine=_machine(tier),
+        peak_memory=done.peak_memory,
     )
 
 

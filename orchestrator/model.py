@@ -223,6 +223,34 @@ class Warmth:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mode:
+    """A way of running a tier's tests."""
+
+    workers: int  # 1: in one process, without xdist
+    warm: bool = False  # workers are forked from a process that has imported for all of them
+    by_file: bool = False  # the tests of a file stay on one worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModeEstimate:
+    """What a tier would take in a mode."""
+
+    mode: Mode
+    seconds: float
+    runs: int = 0  # that it was measured in; 0: predicted
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkersChoice:
+    """How many workers a tier with `workers: auto` gets, and why."""
+
+    mode: Mode
+    seconds: float
+    options: tuple[ModeEstimate, ...]  # all that were looked at, the chosen one among them
+    reason: str  # one sentence
+
+
+@dataclass(frozen=True, kw_only=True)
 class TierPlan:
     """The decision about one tier. ``run`` False needs ``reason``; ``where`` is "here" or "dispatched"."""
 
@@ -259,6 +287,7 @@ class TierPlan:
     command: tuple[str, ...] = ()  # what runs, with {out} standing for the tier's output folder
     env: Mapping[str, str] = field(default_factory=dict)
     warmth: Warmth | None = None  # None: one process, or nobody wants it
+    choice: WorkersChoice | None = None  # None: the number of workers was given, or nothing is known to choose by
     notes: tuple[str, ...] = ()  # "pytest-xdist is not installed: runs serially"
     predicted_seconds: float | None = None  # wall time of the slowest shard
     predicted_low: float | None = None  # from here
@@ -329,6 +358,7 @@ class Outcome:
     output_tail: str = ""
     stacks: str = ""  # of what was running when we stopped it
     machine: Mapping[str, str] = field(default_factory=dict)  # where it ran; empty: unknown
+    peak_memory: int | None = None  # bytes: the most that any one of its processes held at once; None: unknown
 
 
 class TestOutcome(str, Enum):
@@ -538,6 +568,18 @@ class ShardPart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Phases:
+    """Where the wall seconds of a run went, read off its event stream."""
+
+    boot: float  # till pytest (xdist's controller, where there are workers) began its session: start and imports
+    workers: float  # from there till the last worker began its own; 0 without any
+    collection: float  # from there till the first test began
+    tests: float  # from there till the last test's end
+    closing: float  # from there till the process was gone
+    between: float = 0.0  # of a worker, for each of its tests, that is in no test: hooks, waiting for the next one
+
+
+@dataclass(frozen=True, kw_only=True)
 class TierResult:
     """Everything collected about one tier (or one shard of it), before it is judged."""
 
@@ -565,6 +607,8 @@ class TierResult:
     parts: tuple[ShardPart, ...] = ()  # the shards it is made of; empty: it was not split
     machine: Mapping[str, str] = field(default_factory=dict)  # where it ran (cpu, gpu, torch …); empty: unknown
     workers: int = 1
+    phases: Phases | None = None  # None: its stream does not say, or it was stopped
+    peak_memory: int | None = None  # bytes: the most that any one of its processes held at once; None: unknown
     command: tuple[str, ...] = ()
     output_tail: str = ""  # last lines of what the process printed
     stacks: str = ""

@@ -15,7 +15,8 @@ from orchestrator.drift import drift_of, drift_words
 from orchestrator.errors import UsageError
 from orchestrator.event import LOCAL, cadences
 from orchestrator.globs import any_match
-from orchestrator.model import Changes, Event, Plan, PythonFacts, Suite, TierPlan
+from orchestrator.makespan import candidates
+from orchestrator.model import Changes, Event, Plan, PythonFacts, Suite, TierPlan, Warmth, WorkersChoice
 from orchestrator.predict import Conditions, predict
 from orchestrator.preload import said, warmth
 from orchestrator.records import Record
@@ -29,6 +30,7 @@ from orchestrator.trust import (
     may_start,
     of_fork,
 )
+from orchestrator.workers import choice_of, fitting
 
 PLUGIN = "pytest_mltiers"
 NOT_ASKED_FOR = "not among the tiers asked for"
@@ -65,6 +67,7 @@ class Machine:
     variables: Mapping[str, str]  # the environment the tests inherit
     suites: Mapping[str, Suite] = field(default_factory=dict)  # by tier, where workers can be forked
     fingerprint: Mapping[str, str] = field(default_factory=dict)  # what durations depend on
+    memory: int | None = None  # bytes; None: unknown, and no limit to the number of workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +140,8 @@ def make_plan(
         if planned.run and where == "dispatched":
             planned, allowance = _within(planned, allowance, event)
         if planned.run and where == "here" and (python := pythons.get(tier.python)) is not None:
-            planned = _expected(_how(planned, tier, config, python, machine, request), history, machine)
+            how = _how(planned, tier, config, python, machine, request, history.of(name))
+            planned = _expected(how, history, machine)
         decided[name] = planned
     return Plan(
         config_path=config_path,
@@ -286,6 +290,12 @@ def _expected(planned: TierPlan, history: History, machine: Machine) -> TierPlan
     grows = drift_of(planned.name, records, None, budget=planned.budget, shards=planned.shards) if planned.run else None
     if grows is not None and drift_words(grows) not in planned.notes:
         planned = replace(planned, notes=(*planned.notes, drift_words(grows)))
+    if planned.choice is not None and (found is None or found.note):
+        said = None if any(o.runs for o in planned.choice.options if o.mode == planned.choice.mode) else "never run so"
+        expected = planned.choice.seconds
+        return replace(
+            planned, predicted_seconds=expected, predicted_low=None, predicted_high=None, predicted_note=said
+        )
     if found is None or (found.note and planned.shards > 1 and planned.predicted_seconds is not None):
         return planned  # what its tests add up to on so many machines is worth more than runs on another number of them
     return replace(
@@ -374,36 +384,28 @@ def _how(
     python: PythonFacts,
     machine: Machine,
     request: Request,
+    records: Sequence[Record],
 ) -> TierPlan:
     """How the tier runs here: workers, command line, environment, and what its Python lacks."""
     notes = list(planned.notes)
-    workers = machine.cpus if tier.workers == "auto" else int(tier.workers)
-    if planned.benchmark and workers > 1:
-        workers = 1  # pytest-benchmark writes no file under xdist, and neighbours would disturb it
     if python.pytest is None:
         notes.append(f"{python.executable} has no pytest: {install_line(python)}")
-    if workers > 1 and python.xdist is None:
-        notes.append("runs serially: pytest-xdist is not installed")
-        workers = 1
-    measured = not planned.benchmark
-    if measured and python.cov is None:
+    measured = not planned.benchmark and python.cov is not None
+    planned = replace(planned, coverage=measured)
+    workers, choice, why = _workers(planned, tier, python, machine, tier.env, records)
+    notes += why
+    if not (planned.benchmark or measured):
         notes.append("coverage is unknown: pytest-cov is not installed")
-        measured = False
     env = dict(tier.env)
     if planned.measure and measured:
         env.setdefault("COVERAGE_CORE", "ctrace")  # the only one that knows of contexts
     if planned.benchmark and python.benchmark is None:
         notes.append("no benchmark can be read: pytest-benchmark is not installed")
-    if workers > 1:
-        threads = str(max(1, machine.cpus // workers))
-        unset = [v for v in THREAD_VARIABLES if v not in env and v not in machine.variables]
-        env |= dict.fromkeys(unset, threads)  # N workers with N threads each would fight over N cores
-    suite = machine.suites.get(planned.name)
-    inherited = {**machine.variables, **env}
-    blas = next((inherited[name] for name in BLAS_VARIABLES if name in inherited), None)
-    warm = warmth(tier.warm, tier.preload, suite, python, workers=workers, gpus=tier.gpus, threads=blas)
+    env |= _threads(workers, machine, env)
+    warm = _warmth(tier, planned.name, python, machine, env, workers=workers)
     if warm is not None:
         notes.append(said(warm))
+    planned = replace(planned, choice=choice)
     return replace(
         planned,
         workers=workers,
@@ -417,6 +419,53 @@ def _how(
     )
 
 
+def _workers(
+    planned: TierPlan,
+    tier: Tier,
+    python: PythonFacts,
+    machine: Machine,
+    env: Mapping[str, str],
+    records: Sequence[Record],
+) -> tuple[int, WorkersChoice | None, list[str]]:
+    """How many processes run the tier's tests, what that was chosen from, and what is to be said of it."""
+    wanted = machine.cpus if tier.workers == "auto" else int(tier.workers)
+    if planned.benchmark:
+        return 1, None, []  # pytest-benchmark writes no file under xdist, and neighbours would disturb it
+    if wanted > 1 and python.xdist is None:
+        return 1, None, ["runs serially: pytest-xdist is not installed"]
+    fit, crowded = fitting(records, machine.memory, wanted, torch=python.torch is not None)
+    if tier.workers != "auto":
+        return wanted, None, [f"{crowded}; {wanted} were asked for"] if crowded else []
+    notes = [crowded] if crowded else []
+    if fit == 1 or planned.shards > 1 or tier.gpus:
+        return fit, None, notes  # what a part of a tier holds, and who gets which device, earlier runs do not tell
+    warm = {1: False}
+    for count in candidates(fit)[1:]:
+        threads = {**env, **_threads(count, machine, env)}
+        found = _warmth(tier, planned.name, python, machine, threads, workers=count)
+        warm[count] = found is not None and found.warm
+    conditions = Conditions(machine=machine.fingerprint, coverage=planned.coverage)
+    choice = choice_of(records, conditions, warm)
+    if choice is None:
+        return fit, None, notes
+    return choice.mode.workers, choice, [*notes, choice.reason]
+
+
+def _threads(workers: int, machine: Machine, env: Mapping[str, str]) -> dict[str, str]:
+    """N workers with N threads each would fight over N cores."""
+    unset = [v for v in THREAD_VARIABLES if v not in env and v not in machine.variables] if workers > 1 else []
+    return dict.fromkeys(unset, str(max(1, machine.cpus // max(1, workers))))
+
+
+def _warmth(
+    tier: Tier, name: str, python: PythonFacts, machine: Machine, env: Mapping[str, str], *, workers: int
+) -> Warmth | None:
+    inherited = {**machine.variables, **env}
+    blas = next((inherited[name] for name in BLAS_VARIABLES if name in inherited), None)
+    suite = machine.suites.get(name)
+    return warmth(tier.warm, tier.preload, suite, python, workers=workers, gpus=tier.gpus, threads=blas)
+
+
 def _command(
     planned: TierPlan, tier: Tier, config: Config, python: PythonFacts, *, workers: int, measured: bool, out: str
 ) -> tuple[str, ...]:
@@ -425,6 +474,8 @@ def _command(
     if python.xdist is not None:
         # Said even for one process: the project's own addopts may ask for `-n auto`.
         command += ["-n", str(workers) if workers > 1 else "0"]
+        if planned.choice is not None and planned.choice.mode.by_file:
+            command += ["--dist", "loadfile"]
     benchmarked = planned.benchmark and python.benchmark is not None
     # Named, so that neither addopts (`-p no:xdist`) nor PYTEST_DISABLE_PLUGIN_AUTOLOAD takes their options away.
     there = {"xdist": python.xdist, "pytest_cov": python.cov, "benchmark": python.benchmark if benchmarked else None}

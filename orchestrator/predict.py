@@ -48,11 +48,11 @@ class Prediction:
 def predict(records: Sequence[Record], conditions: Conditions) -> Prediction | None:
     """What a run is expected to take. ``records``: of one tier, newest first. None: no run of it came to its end."""
     usable = _without_aborted([record for record in records if whole(record)])
-    like = [record for record in usable if _differs(record, conditions) is None]
+    like = [record for record in usable if differs(record, conditions) is None]
     chosen, note = like, None
     if len(like) < _LEAST_LIKE:
         chosen = usable
-        note = next((f"from runs {why}" for record in usable if (why := _differs(record, conditions))), None)
+        note = next((f"from runs {why}" for record in usable if (why := differs(record, conditions))), None)
     took = [_seconds(record) for record in reversed(chosen)]
     found = interval(took)
     if found is None:
@@ -118,7 +118,7 @@ def _stopped(record: Record) -> bool:
     return record.tier.result is not None and record.tier.result.ending is Ending.DEADLINE
 
 
-def _differs(record: Record, conditions: Conditions) -> str | None:
+def differs(record: Record, conditions: Conditions) -> str | None:
     """How a run differs from what is planned, as a clause; None: not in anything known of both."""
     plan, result = record.tier.plan, record.tier.result
     known = [name for name in _MACHINE if name in record.machine and name in conditions.machine]

@@ -15,7 +15,7 @@ from orchestrator.environment import Environment
 from orchestrator.errors import Cancelled, UsageError
 from orchestrator.gather import Situation, gather, gather_pythons, recall, replace_python
 from orchestrator.github import GitHub
-from orchestrator.machine import effective_cpus, fingerprint
+from orchestrator.machine import effective_cpus, effective_memory, fingerprint
 from orchestrator.model import Plan
 from orchestrator.ordering import with_orders
 from orchestrator.plan import Machine, Request, make_plan
@@ -100,7 +100,13 @@ def _prepare(options: Options, hands: Hands, *, runs: bool) -> tuple[Situation, 
             shard=options.shard,
             out=_as_pytest_is_told(out_folder(options, situation), situation.root),
         ),
-        machine=Machine(cpus=effective_cpus(), variables=variables, suites=suites, fingerprint=fingerprint()),
+        machine=Machine(
+            cpus=effective_cpus(),
+            variables=variables,
+            suites=suites,
+            fingerprint=fingerprint(),
+            memory=effective_memory(),
+        ),
         pythons=pythons,
         standing=situation.standing,
         barred=situation.barred,

@@ -86,6 +86,7 @@ class ProcessOutcome:
     stacks: str = ""  # what was running when we stopped it
     output_tail: str = ""  # the last lines it printed
     output_bytes: int = 0  # all it printed
+    peak_memory: int | None = None  # bytes: resident, of whichever of its processes held most; None: unknown
     output_complete: bool = True  # False: the log was cut at its limit
 
 
@@ -203,6 +204,7 @@ def supervise(
         stopped=tuple(end.get("stopped", ())),
         leftovers=tuple(end.get("leftovers", ())),
         survivors=tuple(end.get("survivors", ())),
+        peak_memory=end.get("peak_memory"),
         stacks=read_stacks(stacks) if stacks is not None else "",
         output_tail=output.tail(),
         output_bytes=output.total,

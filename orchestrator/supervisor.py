@@ -43,6 +43,7 @@ class Supervisor:
         self.order = order
         self.main = 0
         self.status: int | None = None  # as waitpid gave it
+        self.peak = 0  # of memory, as wait4 gives it
         self.childless = False
         self.helpers: set[int] = set()  # py-spy
         self.needed: dict[tuple[int, str], tuple[str, str]] = {}  # what each process was and the last signal it got
@@ -100,6 +101,7 @@ class Supervisor:
             "stopped": [f"{what}: {name}" for what, name in self.needed.values()],
             "leftovers": leftovers,
             "survivors": survivors,
+            "peak_memory": self.peak * (1024 if tree.LINUX else 1) or None,  # macOS counts bytes
         }
 
     def _wait(self) -> str:
@@ -221,13 +223,15 @@ class Supervisor:
         """Read the status of everything that has ended."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 self.childless = True
                 return
             if pid == 0:
                 self.childless = False
                 return
+            if pid not in self.helpers:
+                self.peak = max(self.peak, used.ru_maxrss)  # the largest of the process and all it waited for
             self.helpers.discard(pid)
             if pid == self.main:
                 self.status = status

@@ -199,7 +199,8 @@ class Tier(_Section, frozen=True, kw_only=True):
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | Literal["auto"],
         doc(
-            "test processes (pytest-xdist); `auto`: one per CPU this process may use; 1: no xdist",
+            "test processes (pytest-xdist); `auto`: one per CPU this process may use, as many as fit into memory, and "
+            "once a run is known whatever ends first, one process included; 1: no xdist",
             also=("jobs", "parallel"),
         ),
     ] = "auto"

@@ -169,7 +169,7 @@ def encode(record: Record) -> dict[str, bytes]:
 
 def _bare_plan(plan: TierPlan) -> TierPlan:
     """Without its environment, which may hold a secret of somebody's, and without how it was called."""
-    return replace(plan, command=(), command_by_turns=(), env={}, python=None)
+    return replace(plan, command=(), command_by_turns=(), env={}, python=None, choice=None)
 
 
 def _bare(result: TierResult) -> TierResult:

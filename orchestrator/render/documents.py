@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from orchestrator.dispatched import GRACE, Dispatch
@@ -49,6 +50,8 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
         "stopped": result.stopped,
         "machine": dict(result.machine),
         "workers": result.workers,
+        "phases": None if result.phases is None else asdict(result.phases),
+        "peak_memory": result.peak_memory,
         "command": list(result.command),
         "has_report": result.has_report,
         "problems": list(result.problems),
@@ -249,12 +252,27 @@ def _tier_plan(tier: TierPlan) -> dict[str, Any]:
         "command": list(tier.command),
         "env": dict(tier.env),
         "notes": list(tier.notes),
+        "choice": _choice(tier),
         "predicted_seconds": tier.predicted_seconds,
         "predicted_low": tier.predicted_low,
         "predicted_high": tier.predicted_high,
         "predicted_note": tier.predicted_note,
         "waiting": tier.waiting,
         "capped": tier.capped,
+    }
+
+
+def _choice(tier: TierPlan) -> dict[str, Any] | None:
+    """What the number of workers was chosen from; None: it was given, or nothing was known."""
+    if tier.choice is None:
+        return None
+    return {
+        "reason": tier.choice.reason,
+        "seconds": tier.choice.seconds,
+        **asdict(tier.choice.mode),
+        "options": [
+            {**asdict(option.mode), "seconds": option.seconds, "runs": option.runs} for option in tier.choice.options
+        ],
     }
 
 

@@ -1,0 +1,184 @@
+"""Which way of running a tier's tests is taken: the smallest of what was measured, or is predicted, with hysteresis."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.makespan import Past, candidates, choose, makespan
+from orchestrator.model import Mode, Phases, WorkersChoice
+
+SERIAL = Mode(workers=1)
+TWO = Mode(workers=2)
+TWO_BY_FILE = Mode(workers=2, by_file=True)
+PHASES = Phases(boot=1.0, workers=1.0, collection=0.5, tests=5.0, closing=1.0, between=0.001)
+
+durations = st.dictionaries(
+    st.tuples(st.integers(0, 5), st.integers(0, 20)).map(lambda pair: f"tests/test_{pair[0]}.py::test_{pair[1]}"),
+    st.floats(0.0, 30.0),
+    min_size=1,
+    max_size=60,
+)
+phases = st.builds(
+    Phases, **dict.fromkeys(("boot", "workers", "collection", "tests", "closing"), st.floats(0, 20)),
+    between=st.floats(0, 0.01),
+)  # fmt: skip
+
+
+def ran(mode: Mode, seconds: float, *, tests: int = 100, work: float = 10.0, of: Phases | None = PHASES) -> Past:
+    return Past(mode=mode, seconds=seconds, tests=tests, work=work, phases=of)
+
+
+def suite(tests: int = 100, each: float = 0.1) -> dict[str, float]:
+    return {f"tests/test_{number % 10}.py::test_{number}": each for number in range(tests)}
+
+
+def chosen(past: list[Past], modes: tuple[Mode, ...] = (SERIAL, TWO), **tests: float) -> WorkersChoice:
+    found = choose(suite(**tests), past, modes)  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+@given(durations, st.integers(1, 9), st.booleans())
+def test_no_division_beats_its_lower_bound(seconds: dict[str, float], workers: int, by_file: bool) -> None:
+    bound = max(*seconds.values(), sum(seconds.values()) / workers)
+    assert makespan(seconds, workers, by_file=by_file) >= bound - 1e-9
+
+
+@given(durations)
+def test_one_worker_takes_what_the_tests_take_together(seconds: dict[str, float]) -> None:
+    assert makespan(seconds, 1) == pytest.approx(sum(seconds.values()))
+
+
+@given(st.lists(st.floats(0.001, 30.0), min_size=1, max_size=50), st.integers(2, 9))
+def test_without_shared_fixtures_it_is_within_grahams_bound(took: list[float], workers: int) -> None:
+    seconds = {f"tests/test_{number}.py::test": one for number, one in enumerate(took)}
+    bound = max(*took, sum(took) / workers)
+    assert makespan(seconds, workers) <= bound * (2 - 1 / workers) + 1e-9
+
+
+def test_a_long_file_is_divided_and_its_fixtures_are_set_up_once_more() -> None:
+    plain = {f"tests/test_a.py::test_{n}": 1.0 for n in range(10)}
+    assert makespan(plain, 2) == pytest.approx(5.0)
+    assert makespan(plain, 2, by_file=True) == pytest.approx(10.0)
+    fixtures = {**plain, "tests/test_a.py::test_0": 41.0}
+    assert makespan(fixtures, 2, by_file=True) == pytest.approx(50.0)
+    assert makespan(fixtures, 2) == pytest.approx(45.0)  # the second worker: 40 s of fixtures, and five tests
+
+
+def test_files_that_would_be_torn_apart_are_kept_together_where_that_is_faster() -> None:
+    """Two files with 10 s of fixtures each, and tests that take longer than them."""
+    tests = {f"tests/test_{f}.py::test_{n}": 11.0 + (10.0 if n == 0 else 0.0) for f in "ab" for n in range(4)}
+    assert makespan(tests, 2, by_file=True) == pytest.approx(54.0)
+    assert makespan(tests, 2) > 54.0
+    found = choose(tests, [ran(TWO, 80.0, tests=8, work=108.0)], (SERIAL, TWO, TWO_BY_FILE))
+    assert found is not None
+    assert found.mode == TWO_BY_FILE
+
+
+@given(durations, phases, st.integers(2, 8))
+def test_what_is_chosen_is_predicted_to_be_no_slower_than_the_rest_but_for_the_hysteresis(
+    seconds: dict[str, float], of: Phases, cpus: int
+) -> None:
+    modes = [Mode(workers=count) for count in candidates(cpus)]
+    tests, work = len(seconds), sum(seconds.values())
+    found = choose(seconds, [ran(modes[-1], 5.0 + work, tests=tests, work=work, of=of)], modes)
+    assert found is not None
+    best = min(option.seconds for option in found.options)
+    now = next(option.seconds for option in found.options if option.mode == modes[-1])
+    assert found.seconds <= best or found.seconds == now <= best + max(0.2, 0.1 * now) + 1e-3
+
+
+@given(durations, phases, st.integers(1, 7))
+def test_more_cores_never_promise_a_later_end(seconds: dict[str, float], of: Phases, cpus: int) -> None:
+    tests, work = len(seconds), sum(seconds.values())
+    past = [ran(SERIAL, 5.0 + work, tests=tests, work=work, of=of)]
+
+    def best(cores: int) -> float:
+        found = choose(seconds, past, [Mode(workers=count) for count in candidates(cores)])
+        assert found is not None
+        return min(option.seconds for option in found.options)
+
+    assert best(cpus + 1) <= best(cpus)
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 8, 9, 16, 64, 100])
+def test_few_numbers_of_workers_are_looked_at_and_all_the_cpus_are_among_them(cpus: int) -> None:
+    counts = candidates(cpus)
+    assert counts[0] == 1
+    assert counts[-1] == cpus
+    assert counts == sorted(set(counts))
+    assert len(counts) <= 16
+
+
+def test_without_a_run_that_says_where_its_time_went_nothing_is_chosen() -> None:
+    assert choose(suite(), [], [SERIAL, TWO]) is None
+    assert choose(suite(), [ran(TWO, 5.0, of=None)], [SERIAL, TWO]) is None
+    assert choose({}, [ran(TWO, 5.0)], [SERIAL, TWO]) is None
+    assert choose(suite(), [ran(Mode(workers=4), 5.0)], [SERIAL, TWO]) is None
+
+
+def test_tests_that_are_nothing_beside_the_start_of_workers_run_in_one_process() -> None:
+    slow_start = Phases(boot=2.0, workers=2.0, collection=0.5, tests=1.0, closing=4.0, between=0.002)
+    found = chosen([ran(TWO, 9.5, work=0.1, of=slow_start)], each=0.001)
+    assert found.mode == SERIAL
+    assert found.reason.startswith("1 worker: 4.7 s predicted; 100 tests take 0.1 s of it, and a second worker would ")
+    assert found.reason.endswith("cost 4.8 s more than it saves (9.5 s in 1 earlier run)")
+
+
+def test_long_tests_stay_on_workers_and_the_plan_says_what_one_process_would_take() -> None:
+    found = chosen([ran(TWO, 55.0, work=100.0)], each=1.0)
+    assert found.mode == TWO
+    assert found.reason == "2 workers, longest first: 55.0 s in 1 earlier run; in 1 process 102.0 s predicted"
+
+
+def test_a_tier_that_ran_in_one_process_gets_workers_when_that_promises_much() -> None:
+    assert chosen([ran(SERIAL, 102.0, work=100.0)], each=1.0).mode == TWO
+
+
+def test_what_was_tried_and_was_slower_is_not_tried_again() -> None:
+    """The prediction alone would choose one process, again and again."""
+    slow_start = Phases(boot=2.0, workers=2.0, collection=0.5, tests=1.0, closing=4.0, between=0.002)
+    first = ran(TWO, 9.5, work=0.1, of=slow_start)
+    assert chosen([first], each=0.001).mode == SERIAL
+    tried = ran(SERIAL, 12.0, work=0.1)
+    assert chosen([tried, first], each=0.001).mode == TWO
+    for _ in range(30):
+        again = [ran(TWO, 9.5, work=0.1, of=slow_start)] * 30
+        assert chosen([*again, tried, first], each=0.001).mode == TWO
+
+
+def test_two_modes_that_take_the_same_do_not_take_turns() -> None:
+    past = [ran(SERIAL, 10.2, work=5.0), ran(TWO, 10.0, work=5.0)]
+    assert chosen(past, each=0.05).mode == SERIAL
+    assert chosen(past[::-1], each=0.05).mode == TWO
+
+
+def test_one_slow_run_does_not_change_a_choice_that_many_runs_speak_for() -> None:
+    usual = [ran(TWO, 10.0, work=10.0)] * 4
+    assert chosen([ran(TWO, 30.0, work=14.0), *usual, ran(SERIAL, 12.0)]).mode == TWO
+
+
+def test_runs_of_another_suite_say_nothing() -> None:
+    """One process was slower when there were 400 long tests; now there are 100 short ones."""
+    old = [ran(TWO, 25.0, tests=400, work=40.0), ran(SERIAL, 45.0, tests=400, work=40.0)]
+    new = ran(TWO, 6.0, tests=100, work=1.0, of=Phases(boot=1, workers=2, collection=0.5, tests=0.5, closing=2))
+    found = chosen([new, *old], each=0.01)
+    assert [option.runs for option in found.options] == [0, 1]
+    assert found.mode == SERIAL
+    # The same number of tests, ten times as fast: two runs of the old kind in a row are another suite.
+    old = [ran(TWO, 25.0, work=40.0), ran(TWO, 25.0, work=40.0), ran(SERIAL, 45.0, work=40.0)]
+    assert [option.runs for option in chosen([new, *old], each=0.01).options] == [0, 1]
+
+
+def test_a_few_new_tests_are_added_to_what_was_measured() -> None:
+    found = chosen([ran(SERIAL, 12.0, tests=90, work=9.0), ran(TWO, 30.0, tests=90)], each=0.1)
+    serial = next(option for option in found.options if option.mode == SERIAL)
+    assert serial.seconds == pytest.approx(12.0 + 10 * 0.101, abs=0.02)
+
+
+def test_tests_that_are_not_given_out_by_us_are_not_said_to_be() -> None:
+    found = choose(suite(each=1.0), [ran(TWO, 55.0, work=100.0)], [SERIAL, TWO], usual="in their own order")
+    assert found is not None
+    assert found.reason.startswith("2 workers, in their own order: ")
