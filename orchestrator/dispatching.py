@@ -11,7 +11,7 @@ from orchestrator.errors import InfrastructureError, UsageError
 from orchestrator.gather import Situation
 from orchestrator.model import Ending, Plan, TierPlan
 from orchestrator.office import needed, open_office
-from orchestrator.pipeline import conclude
+from orchestrator.pipeline import conclude, lines_of_the_change
 from orchestrator.plan import NOT_ASKED_FOR
 from orchestrator.prepare import Hands, Options, out_folder, prepare
 from orchestrator.publish import Published
@@ -29,7 +29,7 @@ def dispatch(options: Options, hands: Hands) -> tuple[list[Dispatch], Published 
         raise UsageError(f"tier {here[0]} has no `runner`", remedy=f"`mltiers run {here[0]}` runs it here")
     plan = replace(plan, partial=True, tiers=tuple(_only_elsewhere(tier) for tier in plan.tiers))
     salt = f"{office.now():.3f}" if options.force else ""
-    elsewhere = Elsewhere(plan, office, salt=salt)
+    elsewhere = Elsewhere(plan, office, salt=salt, changed=lines_of_the_change(plan, situation))
     with own_folder(out_folder(options, situation)):
         elsewhere.start({})
         _say_refused(plan, situation, office)

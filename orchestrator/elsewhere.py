@@ -24,7 +24,7 @@ from orchestrator.dispatched import (
 from orchestrator.errors import InfrastructureError, UsageError
 from orchestrator.follow import bring_results, close, follow
 from orchestrator.history import HistoryError
-from orchestrator.judge import judge_tier
+from orchestrator.judge import NOTHING_CHANGED, judge_tier, own_patch
 from orchestrator.model import Ending, Plan, TierPlan, TierResult, Verdict
 from orchestrator.statuses import set_status
 from orchestrator.sweep import results_of
@@ -34,9 +34,20 @@ _RUNS_OF = 30 * 86400.0  # seconds in which the parts of one tier are looked for
 
 
 class Elsewhere:
-    """What a run of ours started on other machines. ``office`` None: GitHub cannot be spoken to."""
+    """What a run of ours started on other machines. ``office`` None: GitHub cannot be spoken to.
 
-    def __init__(self, plan: Plan, office: Office | None, *, salt: str = "") -> None:
+    ``changed``: what coverage of the change is measured over, as `judge.measurable` has it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        office: Office | None,
+        *,
+        salt: str = "",
+        changed: Mapping[str, frozenset[int]] | None = NOTHING_CHANGED,
+    ) -> None:
+        self.changed = changed
         self.plan = plan
         self.office = office
         self.salt = salt
@@ -98,7 +109,8 @@ class Elsewhere:
                 tier = self.plan.tier(name)
                 parts = [followed[dispatch.nonce] for dispatch in dispatches]
                 self.results[name] = bring_results(tier, parts, self.office, out=out, root=root)
-                known[name] = judge_tier(tier, self.results[name]).verdict
+                patch = own_patch(tier, self.results[name], self.changed)
+                known[name] = judge_tier(tier, self.results[name], patch=patch).verdict
                 fetched.add(name)
             self.start(known)
         return self.results

@@ -40,6 +40,7 @@ _PYTEST_EXITS = {
     5: "pytest collected no test",
 }
 _LISTED = 3  # names in one reason; the report lists them all
+NOTHING_CHANGED: Mapping[str, frozenset[int]] = {}
 
 
 def judge(
@@ -56,7 +57,8 @@ def judge(
     where unknown. ``newer_head``: the head the pull request has by now, if it is no longer the tested commit.
     ``past``: what tiers covered before.
     """
-    tiers = tuple(judge_tier(tier, results.get(tier.name)) for tier in plan.tiers)
+    changed = measurable(plan, changed_lines)
+    tiers = tuple(judge_tier(t, result, patch=own_patch(t, result, changed)) for t, result in _pairs(plan, results))
     return judge_run(plan, tiers, changed_lines=changed_lines, newer_head=newer_head, past=past)
 
 
@@ -105,9 +107,35 @@ def judge_run(
     )
 
 
-def judge_tier(plan: TierPlan, result: TierResult | None) -> TierVerdict:
-    """The verdict of one tier; ``result`` is None where nothing was collected."""
-    verdict, reasons = _tier_verdict(plan, result)
+def _pairs(plan: Plan, results: Mapping[str, TierResult]) -> Iterator[tuple[TierPlan, TierResult | None]]:
+    return ((tier, results.get(tier.name)) for tier in plan.tiers)
+
+
+def measurable(plan: Plan, changed_lines: Mapping[str, frozenset[int]] | None) -> Mapping[str, frozenset[int]] | None:
+    """The lines that coverage of the change is measured over; None where there is a base and they are not known.
+
+    An event without a base changes nothing that could be measured.
+    """
+    return NOTHING_CHANGED if changed_lines is None and plan.event.base_sha is None else changed_lines
+
+
+def own_patch(
+    plan: TierPlan, result: TierResult | None, changed: Mapping[str, frozenset[int]] | None
+) -> PatchCoverage | None:
+    """Coverage of the change by one tier's tests, where it is asked for; None also where it is unknown."""
+    if plan.coverage_patch is None or result is None or result.coverage is None or changed is None:
+        return None
+    return patch_coverage(leave_out(result.coverage, plan.known_gaps)[0], changed)
+
+
+def judge_tier(plan: TierPlan, result: TierResult | None, *, patch: PatchCoverage | None = None) -> TierVerdict:
+    """The verdict of one tier; ``result`` is None where nothing was collected. ``patch``: see `own_patch`."""
+    gaps: tuple[KnownGap, ...] = ()
+    if plan.known_gaps and result is not None and result.coverage is not None:
+        left, gaps = leave_out(result.coverage, plan.known_gaps)
+        verdict, reasons = _tier_verdict(plan, replace(result, coverage=left), patch)
+    else:
+        verdict, reasons = _tier_verdict(plan, result, patch)
     exit_code = VERDICT_EXIT_CODES[verdict]
     if verdict is Verdict.FLAKY and plan.flaky_fails:
         exit_code = ExitCode.FAILED
@@ -115,10 +143,18 @@ def judge_tier(plan: TierPlan, result: TierResult | None) -> TierVerdict:
         exit_code = ExitCode.FAILED  # it should have run: a tier it needs did not pass
     if plan.capped and not plan.run:
         exit_code = ExitCode.FAILED  # and so should this one: the day's GPU minutes are used up
-    return TierVerdict(plan=plan, result=result, verdict=verdict, reasons=tuple(reasons), exit_code=exit_code)
+    return TierVerdict(
+        plan=plan,
+        result=result,
+        verdict=verdict,
+        reasons=tuple(reasons),
+        exit_code=exit_code,
+        patch=patch,
+        known_gaps=gaps,
+    )
 
 
-def _tier_verdict(plan: TierPlan, result: TierResult | None) -> tuple[Verdict, list[str]]:
+def _tier_verdict(plan: TierPlan, result: TierResult | None, patch: PatchCoverage | None) -> tuple[Verdict, list[str]]:
     if not plan.run:
         return Verdict.NOT_RUN, [plan.reason]
     if result is None:
@@ -145,7 +181,7 @@ def _tier_verdict(plan: TierPlan, result: TierResult | None) -> tuple[Verdict, l
         return Verdict.INFRASTRUCTURE, untrusted
     if plan.gpus and (missing := _gpu_absent(plan, result)):
         return Verdict.INFRASTRUCTURE, [missing]
-    if unmet := list(_tier_thresholds(plan, result)):
+    if unmet := list(_tier_thresholds(plan, result, patch)):
         return Verdict.FAILED, unmet
     waiting = _deferred(result)
     if flaky := [t.node_id for t in result.tests if t.attempts]:
@@ -212,18 +248,23 @@ def _gpu_absent(plan: TierPlan, result: TierResult) -> str | None:
     return None
 
 
-def _tier_thresholds(plan: TierPlan, result: TierResult) -> Iterator[str]:
+def _tier_thresholds(plan: TierPlan, result: TierResult, patch: PatchCoverage | None) -> Iterator[str]:
     if plan.defer_fails:
         yield from (f"{said}, which is not allowed here" for said in _deferred(result))
     yield from _slower(plan, result)
-    if plan.coverage_minimum is None:
-        return
     percent = result.coverage.percent if result.coverage is not None else None
-    if percent is None:
-        why = result.coverage_note or "nothing was measured"
-        yield f"coverage is unknown ({why}), and at least {plan.coverage_minimum:g}% is asked for"
-    elif percent < plan.coverage_minimum:
-        yield f"coverage is {floor_percent(percent)}%, below the minimum of {plan.coverage_minimum:g}%"
+    why = result.coverage_note or "nothing was measured"
+    if (minimum := plan.coverage_minimum) is not None:
+        if percent is None:
+            yield f"coverage is unknown ({why}), and at least {minimum:g}% is asked for"
+        elif percent < minimum:
+            yield f"coverage is {floor_percent(percent)}%, below the minimum of {minimum:g}%"
+    if (wanted := plan.coverage_patch) is not None:
+        if patch is None:
+            why = why if result.coverage is None else "its lines are not known here"
+            yield f"coverage of the change is unknown ({why}), and at least {wanted:g}% is asked for"
+        elif patch.percent is not None and patch.percent < wanted:
+            yield f"coverage of the change by this tier is {floor_percent(patch.percent)}%, below {wanted:g}%"
 
 
 def _slower(plan: TierPlan, result: TierResult) -> Iterator[str]:

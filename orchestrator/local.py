@@ -22,7 +22,7 @@ from orchestrator.collect import collect_run, write_json, write_result
 from orchestrator.contexts import ContextsError, read_coverage_contexts
 from orchestrator.environment import Environment
 from orchestrator.errors import MltiersError
-from orchestrator.judge import judge_tier
+from orchestrator.judge import judge_tier, own_patch
 from orchestrator.machine import fingerprint
 from orchestrator.model import Ending, Outcome, Plan, TierPlan, TierResult, TierVerdict, Verdict
 from orchestrator.order import Order, order_document
@@ -68,6 +68,7 @@ class Workplace:
     base: Base = _NO_BASE
     timings: Mapping[str, Timings] = field(default_factory=dict)  # by tier: what its shard is split by
     orders: Mapping[str, Order] = field(default_factory=dict)  # by tier
+    changed: Mapping[str, frozenset[int]] | None = field(default_factory=dict)  # lines, as `judge.measurable` has them
 
 
 def plugin_folder() -> Path:
@@ -90,7 +91,7 @@ def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, Tier
         outcome = _with_contexts(tier, outcome, place, sha=plan.event.sha)
         result = collect_run(tier, outcome, place.out / tier.name, root=place.root, sha=plan.event.sha)
         result = _with_history(tier, result, place, sha=plan.event.sha)
-        verdicts[tier.name] = judge_tier(tier, result)
+        verdicts[tier.name] = judge_tier(tier, result, patch=own_patch(tier, result, place.changed))
         progress.ended(verdicts[tier.name])
 
     prepare_out(place.out, list(waiting), everything=not plan.partial)

@@ -282,7 +282,9 @@ class TierPlan:
     paths: tuple[str, ...] = ()  # what is collected; empty: what pytest's own configuration says
     command_by_turns: tuple[str, ...] = ()  # what runs its benchmarks in turns with the base's
     coverage: bool = True  # whether coverage is measured
-    coverage_minimum: float | None = None  # the tier's own threshold, percent
+    coverage_minimum: float | None = None  # the tier's own thresholds, percent
+    coverage_patch: float | None = None
+    known_gaps: tuple[str, ...] = ()  # left out of the tier's own thresholds
     python: PythonFacts | None = None
     command: tuple[str, ...] = ()  # what runs, with {out} standing for the tier's output folder
     env: Mapping[str, str] = field(default_factory=dict)
@@ -631,21 +633,6 @@ class TierResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TierVerdict:
-    """What one tier's evidence means, and why. ``reasons`` are sentences, the most important first."""
-
-    plan: TierPlan
-    result: TierResult | None
-    verdict: Verdict
-    reasons: tuple[str, ...] = ()
-    exit_code: ExitCode = ExitCode.PASSED
-
-    @property
-    def name(self) -> str:
-        return self.plan.name
-
-
-@dataclass(frozen=True, kw_only=True)
 class KnownGap:
     """A part of the source that the configuration says no test reaches here."""
 
@@ -666,6 +653,23 @@ class PatchCoverage:
     @property
     def percent(self) -> float | None:
         return 100.0 * self.covered / self.measured if self.measured else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierVerdict:
+    """What one tier's evidence means, and why. ``reasons`` are sentences, the most important first."""
+
+    plan: TierPlan
+    result: TierResult | None
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    exit_code: ExitCode = ExitCode.PASSED
+    patch: PatchCoverage | None = None  # of its tests alone; None: not asked for, or unknown
+    known_gaps: tuple[KnownGap, ...] = ()  # its own
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
 
 
 class Standing(str, Enum):

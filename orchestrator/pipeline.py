@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from orchestrator.base_tree import find_base
 from orchestrator.coverage_past import coverage_past, measured_files
@@ -11,7 +12,7 @@ from orchestrator.elsewhere import Elsewhere
 from orchestrator.errors import InfrastructureError, UsageError
 from orchestrator.failures import explain
 from orchestrator.gather import Situation, changed_lines
-from orchestrator.judge import judge, judge_tier
+from orchestrator.judge import NOTHING_CHANGED, judge, judge_tier, measurable, own_patch
 from orchestrator.local import Workplace, run_here
 from orchestrator.machine import effective_cpus
 from orchestrator.model import Plan, TierResult
@@ -54,6 +55,7 @@ def execute(
                 f"{tier.python.executable} has no pytest", remedy=f"install it: {install_line(tier.python)}"
             )
     out = out_folder(options, situation)
+    changed = lines_of_the_change(plan, situation)
     place = Workplace(
         root=situation.root,
         out=out,
@@ -65,17 +67,28 @@ def execute(
         base=find_base(situation.git, situation.event, situation.range, prefix=situation.prefix),
         timings=_timings(plan, situation),
         orders=situation.orders,
+        changed=changed,
     )
-    elsewhere = Elsewhere(plan, office)
+    elsewhere = Elsewhere(plan, office, changed=changed)
     elsewhere.start({})
     results = run_here(plan, place, Progress(hands.talk, terminal=hands.terminal))
-    verdicts = {name: judge_tier(plan.tier(name), result).verdict for name, result in results.items()}
+    verdicts = {
+        name: judge_tier(tier, result, patch=own_patch(tier, result, changed)).verdict
+        for name, result in results.items()
+        for tier in [plan.tier(name)]
+    }
     elsewhere.start(verdicts)
     results |= elsewhere.wait(verdicts, out=out, root=situation.root) if options.wait else elsewhere.leave()
     quiet = hands.cancel.is_set or not options.dispatch
     if office is not None and not quiet and any(tier.runner for tier in situation.config.tiers.values()):
         sweep(office, except_for=elsewhere.ours)
     return results
+
+
+def lines_of_the_change(plan: Plan, situation: Situation) -> Mapping[str, frozenset[int]] | None:
+    """What single tiers are asked to cover, where any is; None where that is unknown."""
+    asked = any(tier.coverage_patch is not None for tier in plan.tiers)
+    return measurable(plan, changed_lines(situation)) if asked else NOTHING_CHANGED
 
 
 def conclude(

@@ -367,6 +367,8 @@ def _tier_plan(name: str, tier: Tier, decision: Decision, *, where: str, request
         gate=tier.benchmark.gate if tier.benchmark is not None else None,
         paths=tuple(tier.paths),
         coverage_minimum=tier.coverage.minimum if tier.coverage is not None else None,
+        coverage_patch=tier.coverage.patch if tier.coverage is not None else None,
+        known_gaps=tuple(tier.coverage.known_gaps) if tier.coverage is not None else (),
     )
 
 

@@ -172,7 +172,7 @@ def records_of(run: RunVerdict, *, config_id: str, root: Path, run_key: str, now
             config_id=config_id,
             event=event.name,
             # A superseded run is that of an older commit, and this is where that commit's results are kept.
-            tier=judge_tier(tier.plan, tier.result),
+            tier=judge_tier(tier.plan, tier.result, patch=tier.patch),
             others=others,
             run=run_key,
             ref=event.ref,

@@ -29,7 +29,8 @@ def status_of(tier: TierVerdict) -> tuple[str, str] | None:
             return "pending", plan.reason
         return ("failure" if tier.exit_code else "success"), f"not run: {_first(tier)}"
     if tier.verdict is Verdict.SUPERSEDED:
-        tier = judge_tier(plan, tier.result)  # the status is this commit's own, whatever came after it
+        # The status is this commit's own, whatever came after it.
+        tier = judge_tier(plan, tier.result, patch=tier.patch)
     return _state(tier), _told(tier)
 
 

@@ -1,7 +1,4 @@
-"""The one typed model of ml-tiers.yml. Validation, defaults, the JSON Schema and the reference page are made from it.
-
-To make a key supported, delete the word ``LATER`` from its line.
-"""
+"""The one typed model of ml-tiers.yml. Validation, defaults, the JSON Schema and the reference page come from it."""
 
 from __future__ import annotations
 
@@ -45,9 +42,6 @@ EventName: TypeAlias = Literal[
     "pre-merge",
 ]
 
-LATER = Meta(extra={"later": True})
-"""A key whose behaviour does not exist yet: refused when set to anything but its default, never ignored."""
-
 
 def doc(text: str, *, also: tuple[str, ...] = ()) -> Meta:
     """What a key means, and names from elsewhere that people write for it (for "did you mean")."""
@@ -83,12 +77,13 @@ class TierCoverage(_Section, frozen=True, kw_only=True):
     PLACE: ClassVar[str] = "under `coverage`"
 
     minimum: Annotated[Percent | None, doc("line coverage by this tier's tests alone; less fails the tier")] = None
-    patch: Annotated[Percent | None, LATER, doc("coverage of changed lines by this tier's tests alone")] = None
+    patch: Annotated[
+        Percent | None, doc("coverage of the changed lines by this tier's tests alone; less fails the tier")
+    ] = None
     known_gaps: Annotated[
         tuple[KnownGap, ...],
-        LATER,
         one_or_more(),
-        doc("what this tier's tests cannot reach"),
+        doc("what this tier's tests cannot reach: left out of its two thresholds and named in the comment"),
     ] = ()
 
 
@@ -271,11 +266,6 @@ class Config(_Section, frozen=True, kw_only=True):
     ] = None
     history: Annotated[History, doc("where the memory of earlier commits lives")] = History()
     tiers: Annotated[dict[TierName, Tier], Meta(min_length=1), doc("the tiers, by name")]
-
-
-def later_keys(section: type[msgspec.Struct]) -> frozenset[str]:
-    """The keys of a section whose behaviour does not exist yet."""
-    return frozenset(key for key, field in fields_of(section).items() if extras(field.type).get("later"))
 
 
 @cache

@@ -131,8 +131,6 @@ class Reader:
                 values.update({field.name: None} if field.required else {})
             else:
                 values[field.name] = value
-                if extras(field.type).get("later") and value != field.default:
-                    self.problems.add(found.position, below, "not yet supported by this version of mltiers. Remove it")
         return struct(**values)
 
     def _nearest_key(self, key: str, struct: type[msgspec.Struct]) -> str:

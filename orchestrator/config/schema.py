@@ -112,8 +112,7 @@ _READING = """\
 ## How the file is read
 
 - It is YAML 1.2, as in GitHub's workflow files: `on`, `yes` and `no` are text, `true` and `false` are the booleans.
-- Unknown keys, duplicate keys and values of the wrong kind are errors. A key marked *not yet supported* is refused when
-  it is set to anything but its default; nothing is ever ignored.
+- Unknown keys, duplicate keys and values of the wrong kind are errors; nothing is ever ignored.
 - Where a list is wanted, a single text may stand without brackets: `when: push`. (`args` is always a list.)
 - A text that begins with `*`, `!` or `&` must be quoted: `"!docs/**"`.
 - Paths are relative to the folder of the file and use `/`.
@@ -156,9 +155,8 @@ def _table(section: type[msgspec.Struct]) -> str:
         default = shown_default(field)
         shown = "**required**" if field.required else "none" if default is None else f"`{default}`"
         meaning = " ".join(meta.description for meta in unwrap(field.type)[1] if meta.description)
-        later = "*Not yet supported.* " if extras(field.type).get("later") else ""
         sentence = meaning[:1].upper() + meaning[1:]
-        rows.append(f"| `{key}` | {_kind(field.type)} | {shown} | {later}{sentence}. |".replace("||", "|"))
+        rows.append(f"| `{key}` | {_kind(field.type)} | {shown} | {sentence}. |".replace("||", "|"))
     return "\n".join(rows)
 
 

@@ -187,8 +187,11 @@ def _coverage(run: RunVerdict, links: Links, detail: _Detail) -> Iterator[str]:
         named = [f"{path}::{name}" for path, names in sorted(run.untested.items()) for name in names]
         more = f" and {len(named) - detail.uncovered} more" if len(named) > detail.uncovered else ""
         yield f"**Changed, and entered by no test:** {', '.join(map(code, named[: detail.uncovered]))}{more}"
-    if run.known_gaps:
-        yield "\n".join(f"- known gap {code(gap.name)}: {gap_words(gap)}" for gap in run.known_gaps[: detail.tiers])
+    gaps = [f"- known gap {code(gap.name)}: {gap_words(gap)}" for gap in run.known_gaps]
+    for tier in run.tiers:
+        gaps += [f"- known gap {code(gap.name)} of {code(tier.name)}: {gap_words(gap)}" for gap in tier.known_gaps]
+    if gaps:
+        yield "\n".join(gaps[: detail.tiers])
     if patch is not None and patch.uncovered and detail.uncovered:
         listed = sorted(patch.uncovered.items())[: detail.uncovered]
         rows = [f"- {code(path)}: {linked_ranges(lines, _RANGES, links.page(path))}" for path, lines in listed]

@@ -7,9 +7,22 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.dispatched import GRACE, Dispatch
-from orchestrator.model import Counts, Coverage, Event, Plan, RunVerdict, TestResult, TierPlan, TierResult
+from orchestrator.model import (
+    Cause,
+    Counts,
+    Coverage,
+    Event,
+    KnownGap,
+    PatchCoverage,
+    Plan,
+    RunVerdict,
+    TestResult,
+    TierPlan,
+    TierResult,
+)
 from orchestrator.order import schedule_of
 from orchestrator.readers.comparison import comparison_document
+from orchestrator.render.causes import insight_of
 from orchestrator.shards import ShardName
 
 VERSION = 1
@@ -105,8 +118,8 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
 
 
 def verdict_document(run: RunVerdict) -> dict[str, Any]:
-    """verdict.json: the verdict of the run and of each tier, with the reasons."""
-    patch = run.patch
+    """verdict.json: the verdict of the run and of each tier, with the reasons, and what is known of its tests."""
+    found = insight_of(run)
     return {
         "version": VERSION,
         "verdict": str(run.verdict),
@@ -117,14 +130,7 @@ def verdict_document(run: RunVerdict) -> dict[str, Any]:
         "config": run.plan.config_path,
         "coverage": coverage_summary(run.coverage),
         "coverage_note": run.coverage_note,
-        "patch_coverage": None
-        if patch is None
-        else {
-            "percent": patch.percent,
-            "covered": patch.covered,
-            "measured": patch.measured,
-            "uncovered": {path: list(lines) for path, lines in sorted(patch.uncovered.items())},
-        },
+        "patch_coverage": _patch(run.patch),
         "coverage_change": None
         if run.coverage_change is None
         else {"points": round(run.coverage_change.points, 3), "sha": run.coverage_change.sha},
@@ -132,8 +138,20 @@ def verdict_document(run: RunVerdict) -> dict[str, Any]:
             {"tier": one.tier, "sha": one.sha, "age": round(one.age), "lines": one.lines} for one in run.carried
         ],
         "untested": {path: list(names) for path, names in sorted(run.untested.items())},
-        "known_gaps": [
-            {"name": gap.name, "lines": gap.lines, "covered": gap.covered, "found": gap.found} for gap in run.known_gaps
+        "known_gaps": _gaps(run.known_gaps),
+        "causes": [_cause(cause) for cause in found.causes],
+        "flaky": [
+            {
+                "node_id": flake.test.node_id,
+                "tiers": list(flake.tiers),
+                "remarks": list(flake.remarks),
+                "rerun": flake.rerun,
+            }
+            for flake in found.flakes
+        ],
+        "slower": [
+            {"node_id": one.node_id, "tier": one.tier, "seconds": round(one.seconds, 6), "before": round(one.before, 6)}
+            for one in found.slower
         ],
         "tiers": {
             tier.name: {
@@ -149,10 +167,39 @@ def verdict_document(run: RunVerdict) -> dict[str, Any]:
                 "predicted_high": tier.plan.predicted_high,
                 "counts": None if tier.result is None else _counts(tier.result.counts),
                 "coverage": None if tier.result is None else coverage_summary(tier.result.coverage),
+                "patch_coverage": _patch(tier.patch),
+                "known_gaps": _gaps(tier.known_gaps),
                 "notes": [*tier.plan.notes, *(tier.result.notes if tier.result else ())],
             }
             for tier in run.tiers
         },
+    }
+
+
+def _patch(patch: PatchCoverage | None) -> dict[str, Any] | None:
+    if patch is None:
+        return None
+    return {
+        "percent": patch.percent,
+        "covered": patch.covered,
+        "measured": patch.measured,
+        "uncovered": {path: list(lines) for path, lines in sorted(patch.uncovered.items())},
+    }
+
+
+def _gaps(gaps: Sequence[KnownGap]) -> list[dict[str, Any]]:
+    return [{"name": gap.name, "lines": gap.lines, "covered": gap.covered, "found": gap.found} for gap in gaps]
+
+
+def _cause(cause: Cause) -> dict[str, Any]:
+    return {
+        "tests": [test.node_id for test in cause.tests],
+        "tiers": list(cause.tiers),
+        "kind": cause.kind,
+        "message": cause.tests[0].message,
+        "standing": str(cause.standing),
+        "remarks": list(cause.remarks),
+        "rerun": cause.rerun,
     }
 
 
@@ -248,6 +295,8 @@ def _tier_plan(tier: TierPlan) -> dict[str, Any]:
         "benchmark": tier.benchmark,
         "coverage": tier.coverage,
         "coverage_minimum": tier.coverage_minimum,
+        "coverage_patch": tier.coverage_patch,
+        "known_gaps": list(tier.known_gaps),
         "python": None if tier.python is None else tier.python.executable,
         "command": list(tier.command),
         "env": dict(tier.env),

@@ -284,6 +284,9 @@ def _how(tier: TierVerdict) -> Iterator[tuple[str, str]]:
         yield "Retries", f"{plan.retries}, and a flaky test {'fails' if plan.flaky_fails else 'passes'}"
     if plan.coverage_minimum is not None:
         yield "Coverage minimum", f"{plan.coverage_minimum:g}%"
+    if plan.coverage_patch is not None:
+        got = tier.patch.percent if tier.patch is not None else None
+        yield "Changed lines", f"{'none measured' if got is None else percent(got)}, minimum {plan.coverage_patch:g}%"
     for note in plan.notes:
         yield "Plan", _e(note)
     if result is not None:

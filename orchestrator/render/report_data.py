@@ -322,7 +322,8 @@ def _coverage(run: RunVerdict, limits: Limits) -> dict[str, Any] | None:
             for path, file in ranked
         ],
         "branches": [run.coverage.branch_covered, run.coverage.branch_total],
-        "gaps": [[gap.name, gap_words(gap)] for gap in run.known_gaps],
+        "gaps": [[gap.name, gap_words(gap)] for gap in run.known_gaps]
+        + [[gap.name, f"{tier.name}: {gap_words(gap)}"] for tier in run.tiers for gap in tier.known_gaps],
         "said": [*map(carried_words, run.carried), *_change_words(run)],
         "untested": [f"{path}::{name}" for path, names in sorted(run.untested.items()) for name in names],
     }

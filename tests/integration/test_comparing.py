@@ -11,11 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+
 from orchestrator.history.folder import FolderStore
 from orchestrator.records import Record
 from orchestrator.records.encoding import encode
 from orchestrator.remember import read_history
-from tests.support.project import Done, Project
+from tests.support.project import CHECKOUT, Done, Project
+
+SCHEMA = json.loads((CHECKOUT / "docs/schemas/comparison.schema.json").read_text())
 
 CONFIG = """\
 version: 1
@@ -95,6 +99,7 @@ def test_a_slowdown_beyond_the_gate_fails_the_tier(tmp_path: Path) -> None:
     assert "test_quick" not in comment  # only what changed, or may have, gets a row
     assert said["notes"] == ["requirements.txt differs from the base's: both ran with what is installed here"]
     assert ours.git("worktree", "list").count("\n") == 0
+    jsonschema.validate(said, SCHEMA)
 
 
 def test_an_editable_install_is_no_comparison_of_the_head_with_itself(tmp_path: Path) -> None:
@@ -262,6 +267,7 @@ def test_against_history_a_slowdown_is_told_with_the_commit_it_came_with_and_ano
     assert (done.code, done.verdict["verdict"]) == (1, "failed"), done.out
     assert "test_slow changed with 1400000000" in done.out
     assert done.document("speed/result.json")["comparison"] == said
+    jsonschema.validate(said, SCHEMA)
     report = (tmp_path / "project/.mltiers/report.html").read_text()
     assert "Trends" in report
 

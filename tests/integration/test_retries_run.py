@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 
-from tests.support.project import Project
+from tests.support.project import CHECKOUT, Project
 
 Make = Callable[..., Project]
 
@@ -119,6 +121,10 @@ def test_a_failure_is_new_with_the_change_and_stays_the_change_s(make: Make) -> 
     assert "1 flaky test: failed first, passed when tried again" in comment
     assert "- flaky in 2 of the last 2 runs" in comment
     assert "new · not so at" in done.out
+    (cause,) = done.verdict["causes"]
+    assert (cause["standing"], len(cause["tests"])) == ("new", 2)
+    assert [flake["node_id"] for flake in done.verdict["flaky"]] == ["tests/test_flaky.py::test_second"]
+    jsonschema.validate(done.verdict, json.loads((CHECKOUT / "docs/schemas/verdict.schema.json").read_text()))
     assert "flaky tests/test_flaky.py::test_second" in done.out
 
     project.commit()

@@ -294,6 +294,21 @@ def test_coverage_of_the_change(project: Make) -> None:
     assert "50.0%" in done.verdict["reasons"][0]
 
 
+def test_a_tiers_own_coverage_of_the_change_keeps_those_back_that_need_it(project: Make) -> None:
+    own = "    coverage: {patch: 80, known-gaps: ['src/calc.py::gone']}\n  next: {paths: [tests], needs: [unit]}\n"
+    subject = project({**GREEN, "ml-tiers.yml": CONFIG.format(workers=1) + own})
+    subject.commit()
+    subject.git("checkout", "-q", "-b", "topic")
+    subject.write({"src/calc.py": GREEN["src/calc.py"] + "\n\ndef new(a):\n    return a\n"})
+    subject.commit()
+    done = subject.mltiers("run")
+    tiers = done.verdict["tiers"]
+    assert tiers["unit"]["reasons"] == ["coverage of the change by this tier is 50.0%, below 80%"], done.err
+    assert tiers["unit"]["patch_coverage"]["uncovered"] == {"src/calc.py": [10]}
+    assert [(gap["name"], gap["found"]) for gap in tiers["unit"]["known_gaps"]] == [("src/calc.py::gone", False)]
+    assert (tiers["next"]["verdict"], done.code) == ("not-run", 1)
+
+
 def test_tiers_that_need_others(project: Make) -> None:
     config = (
         "version: 1\ntiers:\n"

@@ -28,7 +28,7 @@ from orchestrator.config import (
     reference_markdown,
 )
 from orchestrator.config.markers import check_markers
-from orchestrator.config.model import fields_of, later_keys
+from orchestrator.config.model import fields_of
 from orchestrator.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -215,19 +215,6 @@ def test_needs_in_any_order() -> None:
 
 def test_bytes_with_a_byte_order_mark_and_windows_line_ends() -> None:
     assert parse(b"\xef\xbb\xbf" + SAMPLE.replace("\n", "\r\n").encode()) == parse(SAMPLE)
-
-
-def test_a_key_not_yet_supported_may_be_set_to_its_default() -> None:
-    assert tier("warm: auto", "preload: auto") == Tier()
-
-
-def test_every_key_not_yet_supported_is_refused_and_named_in_the_reference() -> None:
-    other = {"warm": "false", "preload": "[torch]"}
-    page = reference_markdown()
-    for key in later_keys(Tier):
-        with pytest.raises(ConfigError, match=rf"tiers.unit.{key}: not yet supported by this version of mltiers"):
-            tier(f"{key}: {other[key]}")
-        assert re.search(rf"^\| `{key}` \|.*Not yet supported", page, re.MULTILINE)
 
 
 # --- the small languages -------------------------------------------------------------------------------------------

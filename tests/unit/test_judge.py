@@ -24,6 +24,8 @@ from orchestrator.model import (
     TierResult,
     Verdict,
 )
+from orchestrator.render.comment import render_comment
+from orchestrator.render.links import Links
 
 PYTHON = PythonFacts(executable="/usr/bin/python3", version="3.11.7", pytest="9", xdist="3.8", cov="7")
 UNIT = TierPlan(name="unit", run=True, reason="runs on push", budget=120.0, python=PYTHON)
@@ -228,6 +230,55 @@ def test_a_tier_threshold() -> None:
     assert judge_tier(tier, replace(GREEN, coverage=covering({1}, {2}))).verdict is Verdict.FAILED
     assert judge_tier(tier, GREEN).verdict is Verdict.FAILED
     assert judge_tier(tier, replace(GREEN, coverage=covering({1}, set()))).verdict is Verdict.PASSED
+
+
+def test_a_tiers_own_patch_threshold_is_over_its_tests_alone() -> None:
+    unit = replace(UNIT, coverage_patch=80.0)
+    other = replace(UNIT, name="other")
+    results = {
+        "unit": replace(GREEN, coverage=covering({1}, {2})),
+        "other": replace(GREEN, name="other", coverage=covering({2}, {1})),
+    }
+    plan = plan_of(unit, other, coverage_patch=80.0)
+    run = judge(plan, results, changed_lines={"src/a.py": frozenset({1, 2})})
+    assert run.reasons == ()  # together they cover all of it
+    assert [tier.verdict for tier in run.tiers] == [Verdict.FAILED, Verdict.PASSED]
+    assert run.tiers[0].reasons == ("coverage of the change by this tier is 50.0%, below 80%",)
+    assert run.tiers[0].patch is not None
+    superseded = judge(plan, results, changed_lines={"src/a.py": frozenset({1, 2})}, newer_head="f" * 40)
+    again = judge_tier(unit, superseded.tiers[0].result, patch=superseded.tiers[0].patch)
+    assert again.verdict is Verdict.FAILED  # what is remembered of it, and its status
+
+
+@pytest.mark.parametrize(
+    ("coverage", "changed", "base", "verdict"),
+    [
+        (covering({1}, set()), None, "b" * 40, Verdict.FAILED),  # unknown is no pass
+        (covering({1}, set()), None, None, Verdict.PASSED),  # a push without a base changes nothing measurable
+        (covering({1}, set()), {"README.md": frozenset({1})}, "b" * 40, Verdict.PASSED),
+        (None, {"src/a.py": frozenset({1})}, "b" * 40, Verdict.FAILED),
+    ],
+)
+def test_what_a_tiers_patch_threshold_makes_of_the_unknown(
+    coverage: Coverage | None, changed: dict[str, frozenset[int]] | None, base: str | None, verdict: Verdict
+) -> None:
+    plan = plan_of(replace(UNIT, coverage_patch=80.0))
+    plan = replace(plan, event=replace(plan.event, base_sha=base))
+    run = judge(plan, {"unit": replace(GREEN, coverage=coverage)}, changed_lines=changed)
+    assert run.tiers[0].verdict is verdict, run.tiers[0].reasons
+
+
+def test_a_tiers_own_known_gaps_count_in_neither_of_its_thresholds() -> None:
+    tier = replace(UNIT, coverage_minimum=100.0, coverage_patch=100.0, known_gaps=("src/cuda.py",))
+    cuda = FileCoverage(executed=frozenset(), missing=frozenset({5}))
+    coverage = Coverage(files={**covering({1}, set()).files, "src/cuda.py": cuda})
+    changed = {"src/cuda.py": frozenset({5}), "src/a.py": frozenset({1})}
+    run = judge(plan_of(tier), {"unit": replace(GREEN, coverage=coverage)}, changed_lines=changed)
+    assert run.tiers[0].verdict is Verdict.PASSED, run.tiers[0].reasons
+    assert [(gap.name, gap.lines) for gap in run.tiers[0].known_gaps] == [("src/cuda.py", 1)]
+    assert "known gap `src/cuda.py` of `unit`: 1 line not counted" in render_comment(run, links=Links())
+    bare = replace(tier, known_gaps=())
+    assert judge(plan_of(bare), {"unit": replace(GREEN, coverage=coverage)}).tiers[0].verdict is Verdict.FAILED
 
 
 def test_percentages_are_rounded_down() -> None:
