@@ -68,11 +68,10 @@ $(BIN)/python:
 	@$(PYTHON) -m venv --clear .venv
 
 # torch alone and first: nothing that comes later may choose another build of it.
-.venv/.demo: requirements/torch.txt requirements/action.in requirements/example.txt pyproject.toml $(BIN)/python
+.venv/.demo: requirements/torch.txt requirements/example.txt pyproject.toml $(BIN)/python
 	@echo "installing torch, the example's requirements and mltiers into .venv (a minute or two, once)"
 	@$(PIP) -r requirements/torch.txt
-	@$(PIP) -c requirements/torch.txt -r requirements/action.in -r requirements/example.txt
-	@$(PIP) --no-deps --editable .
+	@$(PIP) -c requirements/torch.txt -r requirements/example.txt --editable .
 	@touch $@
 
 .venv/.dev: requirements/dev.txt .venv/.demo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 
@@ -71,7 +72,9 @@ def execute(
     )
     elsewhere = Elsewhere(plan, office, changed=changed)
     elsewhere.start({})
-    results = run_here(plan, place, Progress(hands.talk, terminal=hands.terminal))
+    progress = Progress(hands.talk, terminal=hands.terminal, grouped=hands.environment.in_actions)
+    with contextlib.closing(progress):
+        results = run_here(plan, place, progress)
     verdicts = {
         name: judge_tier(tier, result, patch=own_patch(tier, result, changed)).verdict
         for name, result in results.items()

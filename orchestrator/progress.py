@@ -1,18 +1,22 @@
-"""Says on standard error what is happening while tiers run: one rewritten line on a terminal, plain lines in a log."""
+"""Says on standard error what is happening while tiers run: bars on a terminal, plain lines and groups in a log."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from orchestrator.model import TierPlan, TierVerdict, Verdict
 from orchestrator.render.words import SYMBOLS, budget, counts, duration, plural, shorten, visible
+
+if TYPE_CHECKING:
+    from orchestrator.bars import Bars
 
 _INTERVAL = 0.25  # seconds between looks at an events file
 _LISTED = 20  # failures named while a tier runs
@@ -31,14 +35,21 @@ class _Tally:
 
 
 class Progress:
-    """Follows the events files of running tiers."""
+    """Follows the events files of running tiers. ``grouped``: the log is GitHub's, which folds groups of lines."""
 
-    def __init__(self, stream: TextIO, *, terminal: bool = False) -> None:
+    def __init__(self, stream: TextIO, *, terminal: bool = False, grouped: bool = False) -> None:
         self._stream = stream
-        self._terminal = terminal
+        self._grouped = grouped
         self._lock = threading.Lock()
         self._tallies: dict[str, _Tally] = {}
-        self._drawn = False
+        self._bars = _bars(stream) if terminal else None
+
+    def close(self) -> None:
+        """Leave the terminal as it was, whatever became of the tiers."""
+        with self._lock:
+            self._tallies.clear()
+            if self._bars is not None:
+                self._bars.close()
 
     def started(self, tier: TierPlan) -> None:
         how = plural(tier.workers, "worker") if tier.workers > 1 else "serially"
@@ -48,7 +59,10 @@ class Progress:
             self._line(f"  {tier.name}: {note}")
 
     def ended(self, tier: TierVerdict) -> None:
-        self._tallies.pop(tier.name, None)
+        with self._lock:
+            self._tallies.pop(tier.name, None)
+            if self._bars is not None:
+                self._bars.remove(tier.name)
         said = f"{SYMBOLS[tier.verdict]} {tier.name}: {tier.verdict}"
         if tier.result is not None:
             tests = counts(tier.result.counts, flaky=tier.result.flaky)
@@ -57,6 +71,8 @@ class Progress:
         if tier.verdict is not Verdict.PASSED:
             for reason in tier.reasons:
                 self._line(f"  {reason}")
+        if self._grouped and tier.result is not None and tier.result.output_tail.strip():
+            self._group(f"{tier.name}: what it printed last", tier.result.output_tail)
 
     def comparing(self, name: str, where: str) -> None:
         """Say from time to time how far a tier's comparison is."""
@@ -127,29 +143,46 @@ class Progress:
                 self._line(f"  {name}: it is tried again")
 
     def _draw(self, name: str) -> None:
-        tally = self._tallies.get(name)
-        if tally is None:
-            return
         now = time.monotonic()
-        if self._terminal:
-            with self._lock:
-                parts = [self._status(n, t, now) for n, t in list(self._tallies.items())]
-                self._stream.write("\r\x1b[2K  " + " | ".join(parts)[:150])
-                self._stream.flush()
-                self._drawn = True
-        elif now - tally.said >= _LOG_INTERVAL:
+        with self._lock:
+            tally = self._tallies.get(name)
+            if tally is None:
+                return
+            if self._bars is not None:
+                said = self._status(tally, now)
+                self._bars.update(name, done=tally.done, total=tally.collected or None, said=said)
+                return
+        if now - tally.said >= _LOG_INTERVAL:
             tally.said = now
-            self._line(f"  {self._status(name, tally, now)}")
+            self._line(f"  {name}: {self._status(tally, now)}")
 
     @staticmethod
-    def _status(name: str, tally: _Tally, now: float) -> str:
+    def _status(tally: _Tally, now: float) -> str:
         of = f" of {tally.collected}" if tally.collected else ""
         failed = f", {tally.failed} failed" if tally.failed else ""
-        return f"{name}: {tally.done}{of} tests{failed}, {duration(now - tally.began)} of {budget(tally.budget)}"
+        return f"{tally.done}{of} tests{failed}, {duration(now - tally.began)} of {budget(tally.budget)}"
 
     def _line(self, text: str) -> None:
         with self._lock:
-            clear = "\r\x1b[2K" if self._drawn else ""
-            self._drawn = False
-            self._stream.write(f"{clear}{text}\n")
-            self._stream.flush()
+            if self._bars is not None:
+                self._bars.say(text)
+            else:
+                self._stream.write(f"{text}\n")
+                self._stream.flush()
+
+    def _group(self, title: str, text: str) -> None:
+        """Lines that a reader of GitHub's log unfolds. What a test printed must not be taken for a workflow command."""
+        token = secrets.token_hex(16)
+        lines = [visible(line) for line in text.rstrip("\n").split("\n")]
+        self._line(
+            "\n".join([f"::group::{title}", f"::stop-commands::{token}", *lines, f"::{token}::", "::endgroup::"])
+        )
+
+
+def _bars(stream: TextIO) -> Bars | None:
+    """None where rich is not installed, as in the action's own environment: there is no terminal either."""
+    try:
+        from orchestrator.bars import Bars
+    except ImportError:
+        return None
+    return Bars(stream)
