@@ -96,6 +96,7 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         problems=tuple(dict.fromkeys(problems)),
         coverage=coverage,
         coverage_note=coverage_note,
+        coverage_core=log.core if log is not None else None,
         contexts=contexts,
         benchmarks=benchmarks.benchmarks if benchmarks is not None else (),
         benchmark_machine=benchmarks.machine if benchmarks is not None else {},

@@ -597,6 +597,7 @@ class TierResult:
     problems: tuple[str, ...] = ()  # what is wrong with the evidence; never empty for an untrustworthy one
     coverage: Coverage | None = None
     coverage_note: str | None = None  # why coverage is unknown
+    coverage_core: str | None = None  # of coverage.py, as the run said: ctrace, sysmon, pytrace
     benchmarks: tuple[Benchmark, ...] = ()
     benchmark_machine: Mapping[str, Any] = field(default_factory=dict)
     comparison: Comparison | None = None  # of its benchmarks, where one was asked for

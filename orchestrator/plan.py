@@ -22,6 +22,8 @@ from orchestrator.preload import said, warmth
 from orchestrator.records import Record
 from orchestrator.records.history import WHOLE, History, estimates
 from orchestrator.shards import ShardName, Timings, choose, slowest
+from orchestrator.tracing import VARIABLE as CORE_VARIABLE
+from orchestrator.tracing import Measuring, core
 from orchestrator.trust import (
     Allowance,
     Standing,
@@ -67,6 +69,7 @@ class Machine:
     variables: Mapping[str, str]  # the environment the tests inherit
     suites: Mapping[str, Suite] = field(default_factory=dict)  # by tier, where workers can be forked
     fingerprint: Mapping[str, str] = field(default_factory=dict)  # what durations depend on
+    measuring: Measuring = field(default_factory=Measuring)  # what the project asks of coverage.py
     memory: int | None = None  # bytes; None: unknown, and no limit to the number of workers
 
 
@@ -399,8 +402,10 @@ def _how(
     if not (planned.benchmark or measured):
         notes.append("coverage is unknown: pytest-cov is not installed")
     env = dict(tier.env)
-    if planned.measure and measured:
-        env.setdefault("COVERAGE_CORE", "ctrace")  # the only one that knows of contexts
+    if measured:
+        inherited = {**machine.variables, **env}
+        chosen = core(python, machine.measuring, contexts=planned.measure, variables=inherited, args=tier.args)
+        env |= {CORE_VARIABLE: chosen} if chosen is not None else {}
     if planned.benchmark and python.benchmark is None:
         notes.append("no benchmark can be read: pytest-benchmark is not installed")
     env |= _threads(workers, machine, env)

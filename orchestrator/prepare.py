@@ -21,7 +21,8 @@ from orchestrator.ordering import with_orders
 from orchestrator.plan import Machine, Request, make_plan
 from orchestrator.process import Cancellation
 from orchestrator.shards import ShardName
-from orchestrator.warm import survey_suites
+from orchestrator.tracing import Measuring
+from orchestrator.warm import survey_coverage, survey_suites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,7 @@ def _prepare(options: Options, hands: Hands, *, runs: bool) -> tuple[Situation, 
             suites=suites,
             fingerprint=fingerprint(),
             memory=effective_memory(),
+            measuring=survey_coverage(situation.root, variables) if runs else Measuring(),
         ),
         pythons=pythons,
         standing=situation.standing,

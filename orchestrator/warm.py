@@ -4,6 +4,7 @@ what became of it. What is forked, and when not, is decided in ``preload`` and i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 from orchestrator.config import Config, Tier
 from orchestrator.model import Suite, TierPlan
 from orchestrator.preload import MOST_FILES, survey
+from orchestrator.tracing import FILES as COVERAGE_FILES
+from orchestrator.tracing import Measuring, measuring
 
 REPORT = "warm.json"
 _SETTINGS = ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg", "pytest.toml")
@@ -55,6 +58,15 @@ def survey_suites(config: Config, root: Path, variables: Mapping[str, str]) -> d
             )
         found[name] = surveys[key]
     return found
+
+
+def survey_coverage(root: Path, variables: Mapping[str, str]) -> Measuring:
+    """What the settings of the project ask of coverage.py. ``variables``: the environment the tests inherit."""
+    files = {}
+    for name in dict.fromkeys((*COVERAGE_FILES, *_SETTINGS)):
+        with contextlib.suppress(OSError), (root / name).open("rb") as file:
+            files[name] = file.read(_MAX_BYTES).decode(errors="replace")
+    return measuring(files, [variables.get("PYTEST_ADDOPTS", "")])
 
 
 def warm_command(tier: TierPlan, folder: Path, plugin: Path) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ class Line(msgspec.Struct):
     devices: list[str] = []
     nodeids: list[str] = []
     order: str = ""
+    core: str = ""
     peak_bytes: int = 0
     visible: str | None = None
     driver: str | None = None

@@ -65,6 +65,7 @@ class EventLog:
     deselected: int = 0  # without the deferred
     deferred: tuple[str, ...] = ()  # tests that were left out for want of budget
     order: str | None = None  # that the tests ran in, in words
+    core: str | None = None  # of coverage.py; several, joined by a comma, where its processes differ
     part: ShardPart | None = None  # which shard's tests these are; None: the tests were not split
     starts: int = 0  # of tests; those that were tried again for a failure count once
     running: tuple[str, ...] = ()  # node ids of tests that began and have not ended, teardown included
@@ -107,6 +108,7 @@ class _Reader:
         self.part: ShardPart | None = None
         self.deferred: dict[str, None] = {}
         self.order: str | None = None
+        self.cores: dict[str, None] = {}
         self.retried_crashes = 0
         self.left_to: dict[str, None] = {}
         self.gpus: list[tuple[str | None, GpuUse]] = []  # of each process, with the devices it was given
@@ -138,6 +140,7 @@ class _Reader:
             "memory": self._memory,
             "deferred": self._defer,
             "order": self._order,
+            "coverage": self._coverage,
             "end": self._end,
         }
         torn: tuple[int, str] | None = None  # the last line may end anywhere
@@ -328,6 +331,11 @@ class _Reader:
         self.order = line.order[:300] or None
         return True
 
+    def _coverage(self, line: Line) -> bool:
+        if line.core and len(self.cores) < _PLUGINS_KEPT:
+            self.cores.setdefault(shown(line.core))
+        return True
+
     def _gpu(self, line: Line) -> bool:
         if len(self.gpus) >= _KEPT:
             return False
@@ -371,6 +379,7 @@ class _Reader:
             deselected=max(0, self.deselected - len(self.deferred)),
             deferred=tuple(self.deferred),
             order=self.order,
+            core=", ".join(sorted(self.cores)) or None,
             part=self.part,
             starts=sum(sum(not run.again for run in runs) or 1 for runs in self.runs.values()),
             running=tuple(node_id for node_id, runs in self.runs.items() if not all(run.over for run in runs)),

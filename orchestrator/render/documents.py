@@ -90,6 +90,7 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
         ],
         "coverage": coverage_summary(result.coverage),
         "coverage_note": result.coverage_note,
+        "coverage_core": result.coverage_core,
         "benchmarks": [
             {
                 "name": b.name,

@@ -185,3 +185,13 @@ assert any(first < 0 for first, _ in mine) and any(second < 0 for _, second in m
 """
     suite(tmp_path, SUBJECT, "")
     subprocess.run([sys.executable, "-c", code, str(SOURCE)], cwd=tmp_path, check=True)
+
+
+def test_it_tells_which_core_measures(tmp_path: Path) -> None:
+    """Not the one that is usual on any Python, so that it is no guess."""
+    suite(tmp_path, "def f():\n    return 1\n", "import subject\n\ndef test_it():\n    subject.f()\n")
+    env = environment(tmp_path, "60") | {"COVERAGE_CORE": "pytrace", "MLTIERS_EVENTS": str(tmp_path / "events.jsonl")}
+    done = subprocess.run(command(), cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [event["core"] for event in events if event["event"] == "coverage"] == ["pytrace"]

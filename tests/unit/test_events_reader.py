@@ -519,3 +519,12 @@ def test_what_is_known_of_the_machine_and_of_each_test() -> None:
     assert (log.gpu.driver, log.gpu.cuda, log.gpu.torch) == ("550.1", "12.9", "2.9")
     assert log.gpu.tests == {"t.py::a": 3}
     assert log.notes == ("train.py (pid 4) held 9 MiB of a GPU before the tests began",)
+
+
+def test_it_says_with_which_core_coverage_was_measured() -> None:
+    assert Stream().read().core is None
+    assert Stream().add("coverage", core="sysmon").add("coverage", core="sysmon", worker="gw0").read().core == "sysmon"
+    mixed = (
+        Stream().add("coverage", core="sysmon").add("coverage", core="ctrace", worker="gw0").add("coverage", core="")
+    )
+    assert mixed.read().core == "ctrace, sysmon"

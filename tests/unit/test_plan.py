@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.config import parse_config
@@ -301,3 +303,13 @@ def test_a_history_that_cannot_be_read_is_no_permission_to_spend() -> None:
 
 def test_a_tier_that_is_not_started_anyway_is_not_over_the_cap() -> None:
     assert not at_noon(PUSH, remembered(100)).tier("gpu").capped
+
+
+@pytest.mark.parametrize(
+    ("version", "more", "core"),
+    [("3.11.7", "", None), ("3.13.0", "", "sysmon"), ("3.13.0", "measure: true", "ctrace")],
+)
+def test_coverage_is_measured_by_monitoring_where_that_suffices(version: str, more: str, core: str | None) -> None:
+    config = f"version: 1\ntiers:\n  unit: {{{more}}}\n"
+    made = plan(Event(name="push"), config=config, python=replace(FULL, version=version)).tier("unit")
+    assert made.env.get("COVERAGE_CORE") == core

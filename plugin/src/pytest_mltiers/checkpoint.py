@@ -19,6 +19,9 @@ from typing import Any
 
 import pytest
 
+CORES = {"CTracer": "ctrace", "SysMonitor": "sysmon", "PyTracer": "pytrace"}
+"""What coverage.py's setting `core` calls its tracers."""
+
 _processes: set[int] = set()
 
 
@@ -31,6 +34,24 @@ def start(config: pytest.Config, interval: float) -> None:
     if path and os.getpid() not in _processes:
         _processes.add(os.getpid())
         config.pluginmanager.register(Checkpoints(path, interval), "pytest_mltiers.checkpoint")
+        config.pluginmanager.register(Core(config), "pytest_mltiers.checkpoint.core")
+
+
+class Core:
+    """Tells which of coverage.py's cores measures this process."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_collection_finish(self) -> None:
+        events: Any = self.config.pluginmanager.get_plugin("pytest_mltiers.events")
+        with suppress(Exception):  # not a public interface
+            from coverage import Coverage  # noqa: PLC0415 -- imported by now, or nothing is measured
+
+            current = Coverage.current() if events is not None else None
+            if current is not None:
+                tracer = current._collector.tracer_name()
+                events.write("coverage", core=CORES.get(tracer, tracer))
 
 
 class Checkpoints:
