@@ -109,7 +109,7 @@ def choose(
     current = next((run for run in runs if run.mode in modes and run.phases is not None), None)
     if current is None or not seconds:
         return None
-    model = _Model(files=_files(seconds), runs=runs, current=current)
+    model = _Model(files=_files(seconds), runs=runs, current=current, first=past[-1])
     estimates = [_estimate(mode, model) for mode in modes]
     now = next(one for one in estimates if one.mode == current.mode)
     better = [one for one in estimates if now.seconds - one.seconds > _worth(now, one)]
@@ -132,6 +132,7 @@ class _Model:
     files: Sequence[_File]
     runs: Sequence[Past]
     current: Past
+    first: Past  # of all runs that are known
 
     def took(self, mode: Mode) -> list[float]:
         """Seconds of the newest runs in a mode, had they had the tests that there are now."""
@@ -149,16 +150,30 @@ class _Model:
             return None
         return Phases(**{f.name: median(getattr(one, f.name) for one in known) for f in fields(Phases)})
 
+    def cold(self, mode: Mode) -> bool:
+        """Whether all that is known of a mode is the first run ever, while others have been run since.
+
+        Nothing was compiled or cached then, and no test in its place.
+        """
+        return self.current.mode != mode and [run for run in self.runs if run.mode == mode] == [self.first]
+
     def nearest(self, mode: Mode) -> Mode:
-        """The mode of the newest run that had workers as well, or had none; or else of any."""
+        """The mode of the newest other run that had workers as well, or had none; or else of any."""
         alike = (r for r in self.runs if r.phases is not None and (r.mode.workers > 1) is (mode.workers > 1))
-        return next(alike, self.current).mode
+        return next((run for run in alike if not self.cold(run.mode)), self.current).mode
 
 
 def _estimate(mode: Mode, model: _Model) -> ModeEstimate:
     took = model.took(mode)
-    if took:
-        return ModeEstimate(mode=mode, seconds=round(median(took), 3), runs=len(took))
+    if took and not model.cold(mode):
+        # What disturbs a run makes it longer: of two, the shorter is nearer to the truth.
+        return ModeEstimate(mode=mode, seconds=round(median(took) if len(took) > 2 else min(took), 3), runs=len(took))
+    predicted = _predicted(mode, model)
+    return ModeEstimate(mode=mode, seconds=round(min([predicted, *took]), 3), runs=0)
+
+
+def _predicted(mode: Mode, model: _Model) -> float:
+    """What a run in a mode would take, from the phases of the runs in another."""
     known = model.nearest(mode)
     phases = model.phases(known)
     assert phases is not None  # noqa: S101 -- that is what it was chosen for
@@ -167,7 +182,7 @@ def _estimate(mode: Mode, model: _Model) -> ModeEstimate:
         # What the model is wrong by is the same for two numbers of workers.
         modelled = _tests(model.files, known, known, phases) + _beside(known, known, phases)
         seconds = max(seconds + median(model.took(known)) - modelled, 0.0)
-    return ModeEstimate(mode=mode, seconds=round(seconds, 3), runs=0)
+    return seconds
 
 
 def _of_this_suite(past: Sequence[Past]) -> list[Past]:

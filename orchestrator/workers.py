@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orchestrator.makespan import Past, choose
-from orchestrator.model import Mode, Phases, TestResult, TierPlan, TierResult, WorkersChoice
+from orchestrator.model import Ending, Mode, Phases, TestOutcome, TestResult, TierPlan, TierResult, WorkersChoice
 from orchestrator.predict import Conditions, differs, whole
 from orchestrator.readers.events import Session
 from orchestrator.records import Record
@@ -15,6 +15,9 @@ PLAIN_WORKER = 128 << 20
 """Bytes a worker is taken for before one was measured: pytest, coverage and a project's own modules."""
 TORCH_WORKER = 512 << 20
 """And where torch is installed: importing it holds 200 to 400 MiB."""
+
+CRASHED = "crashed while running"
+"""What xdist says of the test in which a worker died."""
 
 _RUNS = 20  # newest records that are looked at
 _SAMPLES = 3  # newest durations of a test: enough for a middle, and quick to read for 50,000 tests
@@ -65,6 +68,8 @@ def choice_of(records: Sequence[Record], conditions: Conditions, warm: Mapping[i
     ``records``: of the tier, newest first. ``conditions``: of this run, but for its workers. Whole files are kept
     together only where a run has shown that the project leaves the order of its tests to us.
     """
+    if _crashed(records):
+        return None  # a process that dies takes all that was to run in it along; xdist starts another worker
     like = [r for r in records[:_RUNS] if whole(r) and not r.fork and differs(r, conditions) is None]
     past = [_past(record.tier.plan, record.tier.result) for record in like if record.tier.result is not None]
     if not past:
@@ -79,6 +84,16 @@ def choice_of(records: Sequence[Record], conditions: Conditions, warm: Mapping[i
     if any(ours):
         modes += [Mode(workers=mode.workers, warm=mode.warm, by_file=True) for mode in modes if mode.workers > 1]
     return choose(seconds, past, modes, usual="longest first" if any(ours) or not ours else "in their own order")
+
+
+def _crashed(records: Sequence[Record]) -> bool:
+    """Whether a process of the newest run died in the middle of a test."""
+    last = next((record.tier.result for record in records if record.tier.result is not None), None)
+    if last is None:
+        return False
+    return last.ending is Ending.SIGNALED or any(
+        test.outcome is TestOutcome.ERROR and CRASHED in (test.message or "") for test in last.tests
+    )
 
 
 def _past(plan: TierPlan, result: TierResult) -> Past:

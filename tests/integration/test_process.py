@@ -128,6 +128,15 @@ def test_who_ends_in_its_grace_keeps_its_exit_code() -> None:
     assert (outcome.ending, outcome.exit_code) == (Ending.DEADLINE, 7)
 
 
+def test_what_the_largest_process_held_is_told() -> None:
+    """A child's 64 MiB, which its parent has waited for."""
+    child = "data = bytearray(64 << 20); data[::4096] = bytes(len(data[::4096]))"
+    outcome = python(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)")
+    assert outcome.exit_code == 0
+    assert outcome.peak_memory is not None
+    assert 64 << 20 <= outcome.peak_memory < 512 << 20
+
+
 # --- what it starts with -------------------------------------------------------------------------------------------
 
 

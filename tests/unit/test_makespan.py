@@ -150,9 +150,22 @@ def test_what_was_tried_and_was_slower_is_not_tried_again() -> None:
 
 
 def test_two_modes_that_take_the_same_do_not_take_turns() -> None:
-    past = [ran(SERIAL, 10.2, work=5.0), ran(TWO, 10.0, work=5.0)]
+    past = [ran(SERIAL, 10.2, work=5.0), ran(TWO, 10.0, work=5.0)] * 2
     assert chosen(past, each=0.05).mode == SERIAL
     assert chosen(past[::-1], each=0.05).mode == TWO
+
+
+def test_the_first_run_ever_is_too_cold_to_speak_against_its_mode() -> None:
+    """Two workers took 40 s then; one process has taken 20 s since, and two workers should take much less."""
+    cold, serial = ran(TWO, 40.0, work=15.0), ran(SERIAL, 20.0, work=15.0)
+    found = chosen([serial, cold], each=0.15)
+    assert found.mode == TWO
+    assert found.seconds < 16.0
+    # Once it was tried again, that counts; and the shorter of two runs does.
+    again = ran(TWO, 21.0, work=15.0)
+    assert chosen([again, serial, cold], each=0.15).mode == SERIAL
+    assert chosen([serial, again, serial, cold], each=0.15).mode == SERIAL
+    assert chosen([ran(TWO, 16.0, work=15.0), serial, cold], each=0.15).mode == TWO
 
 
 def test_one_slow_run_does_not_change_a_choice_that_many_runs_speak_for() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.config import parse_config
-from orchestrator.model import Changes, Event, Phases, PythonFacts, TestOutcome, TestResult, TierPlan
+from orchestrator.model import Changes, Ending, Event, Phases, PythonFacts, TestOutcome, TestResult, TierPlan
 from orchestrator.plan import Machine, Request, make_plan
 from orchestrator.readers.events import Session
 from orchestrator.records import Record
@@ -125,6 +125,16 @@ def test_files_with_long_fixtures_are_kept_whole() -> None:
     tier = planned([record])
     assert tier.command[tier.command.index("--dist") + 1] == "loadfile"
     assert any("2 workers, by file" in note for note in tier.notes)
+
+
+def test_tests_that_kill_their_process_stay_on_workers() -> None:
+    assert planned([ran(9.0, 0.01)]).workers == 1
+    died = TestResult(
+        node_id="t.py::dies", outcome=TestOutcome.ERROR, message="worker 'gw1' crashed while running 't.py::dies'"
+    )
+    assert planned([run_record(9.0, tests=[died], workers=2, phases=SLOW_WORKERS), ran(9.0, 0.01)]).workers == 2
+    alone = ran(2.0, 0.01, workers=1, ending=Ending.SIGNALED, exit_code=-11)
+    assert planned([alone, ran(9.0, 0.01)]).workers == 2
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
