@@ -31,10 +31,10 @@ SAME_WORK = 0.5  # and of its time
 # What a mode that was never run costs beside one that was. Read off runs of generated suites both ways on two cores
 # (benchmarks/choice.md); one run of the mode replaces them.
 SPAWN = 0.05  # seconds by which each further worker delays the first test
-WARM_START = 0.5  # seconds a forked worker takes
+WARM_START = 1.0  # seconds till a forked worker begins its session
 CONTROLLER = 0.001  # seconds of the controller for each test
-BETWEEN_SERIAL = 0.4  # of the time between tests of a worker is left without xdist
-CLOSING_SERIAL = 0.5  # of the end: nobody hands coverage over
+BETWEEN_SERIAL = 0.3  # of the time between tests of a worker is left without xdist
+CLOSING_SERIAL = 0.35  # of the end: nobody hands coverage over
 
 LONG = 0.05  # of a worker's share makes a test a block of its own; as in the plugin's lanes.py
 SMALL = 0.02  # seconds of fixtures that keep no file together
