@@ -27,7 +27,7 @@ from pathlib import Path
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing costs 10 ms of every start, and the annotations below are strings
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Any
+    from typing import Any  # noqa: F401 -- in comments, which an old Python can read
 
 PACKAGE = Path(__file__).resolve().parent  # …/orchestrator of the action's checkout
 LOCK = PACKAGE.parent / "requirements" / "action.txt"
@@ -408,28 +408,12 @@ def main(environ: "Mapping[str, str]") -> "tuple[str, list[str], dict[str, str]]
 def inside(arguments: "Sequence[str]") -> int:
     """Runs the orchestrator of this checkout; we are in its environment by now.
 
-    Only the package itself becomes importable, not the folders beside it, and it is compiled from its sources: a
-    bytecode cache in a checkout that is laid anew for every job can only ever be stale, or owned by the wrong user.
+    Only the package itself becomes importable, not the folders beside it: see package_loader.py.
     """
-
-    class FromSource(machinery.SourceFileLoader):
-        def path_stats(self, path: "Any") -> "Any":
-            raise OSError  # means: neither read nor write bytecode
-
-    def finder(path: str) -> machinery.FileFinder:
-        if path != str(PACKAGE) and not path.startswith(str(PACKAGE) + os.sep):
-            raise ImportError(path)
-        return machinery.FileFinder(path, (FromSource, [".py"]))
-
-    sys.path_hooks.insert(0, finder)
-    start = str(PACKAGE / "__init__.py")
-    spec = util.spec_from_file_location(
-        PACKAGE.name, start, loader=FromSource(PACKAGE.name, start), submodule_search_locations=[str(PACKAGE)]
-    )
-    assert spec is not None  # noqa: S101 -- for the type checker; it has the loader it was given
-    assert spec.loader is not None  # noqa: S101
-    sys.modules[PACKAGE.name] = package = util.module_from_spec(spec)
-    spec.loader.exec_module(package)
+    file = PACKAGE / "package_loader.py"
+    loader = {"__name__": PACKAGE.name + ".package_loader"}  # type: dict[str, Any]
+    exec(compile(file.read_bytes(), str(file), "exec"), loader)  # noqa: S102 -- never from bytecode that lies beside it
+    loader["make_importable"](PACKAGE, cache=Path(sys.prefix, "orchestrator"))
 
     from orchestrator import cli  # noqa: PLC0415 -- importable only now
 

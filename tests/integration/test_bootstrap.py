@@ -6,6 +6,7 @@ Only the program that is exec'd stands in for the orchestrator: it tells what it
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import re
 import shutil
@@ -119,7 +120,8 @@ def make_step(folder: Path, machine: Path) -> Step:
     """A checkout as GitHub lays it: the package, the lock, and folders that must not become importable."""
     action = folder / "the action"
     (action / "orchestrator").mkdir(parents=True)
-    shutil.copy(ROOT / "orchestrator" / "bootstrap.py", action / "orchestrator")
+    for name in ("bootstrap.py", "package_loader.py"):
+        shutil.copy(ROOT / "orchestrator" / name, action / "orchestrator")
     (action / "orchestrator" / "__init__.py").touch()
     shutil.copytree(ROOT / "requirements", action / "requirements")
     for name in ("examples", "plugin", "decoy"):
@@ -184,7 +186,12 @@ def until(condition: Any, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-def test_the_second_run_installs_nothing(warm: Step) -> None:
+def test_the_second_run_installs_and_compiles_nothing(warm: Step) -> None:
+    warm.run()
+    (environment,) = warm.environments
+    assert sorted(file.name.split(".cpython")[0] for file in (environment / "orchestrator").iterdir()) == [
+        "orchestrator", "orchestrator.cli",
+    ]  # fmt: skip
     before = snapshot(warm.machine / "tool cache")
     done = warm.run(**OFFLINE)
     assert done.returncode == 0, done.stderr
@@ -245,6 +252,22 @@ def test_stale_code_never_runs(warm: Step) -> None:
     assert warm.run().stdout == "old\n"
     warm.program("def main(arguments):\n    print('new')\n    return 0\n")
     assert warm.run().stdout == "new\n"
+
+
+@pytest.mark.parametrize("damage", ["cut", "no code", "somebody else's", "nothing can be kept"])
+def test_what_is_kept_of_compiled_code_is_used_only_where_it_is_whole(broken: Step, damage: str) -> None:
+    broken.run()
+    (environment,) = broken.environments
+    (kept,) = (environment / "orchestrator").glob("orchestrator.cli.*")
+    key, content = kept.read_bytes()[:32], kept.read_bytes()[32:]
+    if damage == "nothing can be kept":
+        shutil.rmtree(kept.parent)
+        kept.parent.touch()
+    else:
+        other = {"cut": key + content[:50], "no code": key + marshal.dumps(7), "somebody else's": bytes(32) + content}
+        kept.write_bytes(other[damage])
+    assert broken.seen()["arguments"] == ["run"]
+    assert kept.parent.is_file() or kept.read_bytes() == key + content
 
 
 @pytest.mark.parametrize("damage", ["base gone", "package gone"])
