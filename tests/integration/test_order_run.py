@@ -11,6 +11,8 @@ import jsonschema
 import pytest
 
 from orchestrator.history.folder import FolderStore
+from orchestrator.model import Phases
+from orchestrator.records import Record
 from orchestrator.records.encoding import encode
 from orchestrator.remember import read_history
 from tests.support.project import CHECKOUT, Done, Project
@@ -35,7 +37,7 @@ SUITE = (
 )
 
 
-def files(*, workers: int = 1, budget: str = "60s", pause: float = 0.0, more: str = "") -> dict[str, str]:
+def files(*, workers: int | str = 1, budget: str = "60s", pause: float = 0.0, more: str = "") -> dict[str, str]:
     return {
         ".gitignore": ".mltiers\n",
         "pytest.ini": "[pytest]\npythonpath = .\n",
@@ -65,15 +67,24 @@ def result(done: Done) -> Any:
 
 def remember_as_taking(project: Project, seconds: float) -> None:
     """Have the history say that each test took so long, in a run that cost nothing beside them."""
-    store = FolderStore(project.root / ".mltiers/history")
-    config_id = json.loads((project.root / ".mltiers/plan.json").read_text())["config_id"]
-    record = read_history(store, config_id=config_id, tiers=("unit",), sha=None).of("unit")[0]
-    told = record.tier.result
+    told = last(project).tier.result
     assert told is not None
     tests = tuple(replace(test, seconds=seconds) for test in told.tests)
-    slower = replace(told, tests=tests, seconds=seconds * len(tests) / told.workers)
-    changed = replace(record, tier=replace(record.tier, result=slower))
-    store.update(lambda _: encode(changed), message="slower")
+    remember(project, tests=tests, seconds=seconds * len(tests) / told.workers)
+
+
+def remember(project: Project, **changed: Any) -> None:
+    """Have the history say something else of the last run."""
+    record = last(project)
+    assert record.tier.result is not None
+    told = replace(record, tier=replace(record.tier, result=replace(record.tier.result, **changed)))
+    FolderStore(project.root / ".mltiers/history").update(lambda _: encode(told), message="changed")
+
+
+def last(project: Project) -> Record:
+    store = FolderStore(project.root / ".mltiers/history")
+    config_id = json.loads((project.root / ".mltiers/plan.json").read_text())["config_id"]
+    return read_history(store, config_id=config_id, tiers=("unit",), sha=None).of("unit")[0]
 
 
 def test_the_second_run_takes_its_order_from_the_first(project: Make) -> None:
@@ -88,6 +99,26 @@ def test_the_second_run_takes_its_order_from_the_first(project: Make) -> None:
         its = [node[-3:] for node in started(second, worker)]
         assert its[:2] == ["[5]", "[4]"], started(second)
     assert result(second)["schedule"]["first_failure"] is None
+
+
+def test_workers_that_cost_more_than_they_save_are_not_started_again(project: Make) -> None:
+    made = project(files(workers="auto", more="    retries: 1\n    per-test: 30s\n"))
+    first = made.mltiers("run", "--event", "push")
+    assert first.code == 0, first.err
+    assert result(first)["peak_memory"] > 1 << 20
+    if result(first)["workers"] == 1:
+        pytest.skip("there is one CPU, so nothing to choose")
+    told = dict(result(first)["phases"])
+    assert told["workers"] > 0
+    remember(made, seconds=60.0, phases=Phases(**{**told, "workers": 30.0, "closing": 20.0}))
+    second = made.mltiers("run", "--event", "push")
+    assert second.code == 0, second.err
+    assert (result(second)["workers"], {test["worker"] for test in result(second)["tests"]}) == (1, {"main"})
+    assert result(second)["coverage"]["covered"] == result(first)["coverage"]["covered"] > 0
+    plan = second.document("plan.json")
+    jsonschema.validate(plan, json.loads((CHECKOUT / "docs/schemas/plan.schema.json").read_text()))
+    assert plan["tiers"]["unit"]["choice"]["reason"] in second.verdict["tiers"]["unit"]["notes"]
+    assert "more than" in plan["tiers"]["unit"]["choice"]["reason"]
 
 
 def test_what_failed_is_tried_first(project: Make) -> None:
