@@ -6,6 +6,7 @@ not started.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import secrets
@@ -23,10 +24,12 @@ from orchestrator.contexts import ContextsError, read_coverage_contexts
 from orchestrator.environment import Environment
 from orchestrator.errors import MltiersError
 from orchestrator.judge import judge_tier, own_patch
+from orchestrator.kept import Kept
 from orchestrator.machine import fingerprint
 from orchestrator.model import Ending, Outcome, Plan, TierPlan, TierResult, TierVerdict, Verdict
 from orchestrator.order import Order, order_document
 from orchestrator.pairs import Bench, compare_with_base
+from orchestrator.preload import keeping
 from orchestrator.process import Cancellation, ProcessOutcome, supervise
 from orchestrator.progress import Progress
 from orchestrator.readers.benchmark import read_benchmarks
@@ -69,6 +72,7 @@ class Workplace:
     timings: Mapping[str, Timings] = field(default_factory=dict)  # by tier: what its shard is split by
     orders: Mapping[str, Order] = field(default_factory=dict)  # by tier
     changed: Mapping[str, frozenset[int]] | None = field(default_factory=dict)  # lines, as `judge.measurable` has them
+    kept: Kept | None = None  # the process that warm tiers are forked from
 
 
 def plugin_folder() -> Path:
@@ -78,6 +82,40 @@ def plugin_folder() -> Path:
     """
     carried = HERE / "_plugin"
     return carried if carried.is_dir() else HERE.parent / "plugin" / "src"
+
+
+class KeepingWarm:
+    """A context manager: the process that is kept warm for a run, from the moment a plan says what it has to import."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self.kept: Kept | None = None
+
+    def __enter__(self) -> KeepingWarm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def start(self, plan: Plan, root: Path) -> None:
+        """Start it where a tier of the plan is to be forked from it; with a later plan, go on with it if it will do."""
+        wanted = keeping(plan.tiers)
+        if self.kept is not None and wanted is not None and self.kept.serves(wanted):
+            return
+        self.end()
+        if wanted is None:
+            return
+        tier = next(tier for tier in plan.tiers if tier.name in wanted.tiers)
+        variables = _with_plugin(self._environment.for_tests(wanted.env), tier)
+        # Without it a tier imports for itself.
+        with contextlib.suppress(OSError):
+            self.kept = Kept(wanted, root=root, variables=variables, plugin=plugin_folder())
+
+    def end(self) -> None:
+        """End it, where there is one."""
+        if self.kept is not None:
+            self.kept.close()
+            self.kept = None
 
 
 def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, TierResult]:
@@ -192,9 +230,10 @@ def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
         write_json(folder / "timings.json", {"snapshot": timings.snapshot, "seconds": dict(timings.seconds or {})})
     if (order := place.orders.get(tier.name)) is not None:
         write_json(folder / "order.json", order_document(order))
+    kept = place.kept if place.kept is not None and tier.name in place.kept.keeping.tiers else None
     with progress.following(tier.name, events):
         done = supervise(
-            warm_command(tier, folder, plugin_folder()),
+            warm_command(tier, folder, plugin_folder(), kept=kept is not None),
             cwd=place.root,
             env=tier_environment(tier, place),
             deadline=tier.budget,
@@ -202,6 +241,7 @@ def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
             log=folder / "output.log",
             stacks=folder / "stacks",
             py_spy=_py_spy(tier, place.environment),
+            kept=kept,
         )
     outcome = _outcome(tier, done)
     outcome = replace(outcome, notes=(*outcome.notes, *became_of_it(tier, folder)))
@@ -264,6 +304,10 @@ def tier_environment(tier: TierPlan, place: Workplace) -> dict[str, str]:
         if tier.name in place.timings:
             env[TIMINGS_VARIABLE] = str(folder / "timings.json")
     env["COVERAGE_FILE"] = str(folder / ".coverage")
+    return _with_plugin(env, tier)
+
+
+def _with_plugin(env: dict[str, str], tier: TierPlan) -> dict[str, str]:
     if tier.python is None or tier.python.plugin is None:
         # Found through PYTHONPATH, so that xdist's workers find it too; a copy of the user's own comes first.
         inherited = env.get("PYTHONPATH")

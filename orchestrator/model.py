@@ -251,6 +251,18 @@ class WorkersChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """The process to be kept for a run, and the tiers that are to be forked from it."""
+
+    python: str
+    env: Mapping[str, str]  # the tiers' own variables
+    modules: tuple[str, ...]
+    own: tuple[str, ...]  # as in ``Suite``, of all of these tiers
+    rewritten: tuple[str, ...]
+    tiers: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TierPlan:
     """The decision about one tier. ``run`` False needs ``reason``; ``where`` is "here" or "dispatched"."""
 

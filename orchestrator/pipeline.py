@@ -14,7 +14,8 @@ from orchestrator.errors import InfrastructureError, UsageError
 from orchestrator.failures import explain
 from orchestrator.gather import Situation, changed_lines
 from orchestrator.judge import NOTHING_CHANGED, judge, judge_tier, measurable, own_patch
-from orchestrator.local import Workplace, run_here
+from orchestrator.kept import Kept
+from orchestrator.local import KeepingWarm, Workplace, run_here
 from orchestrator.machine import effective_cpus
 from orchestrator.model import Plan, TierResult
 from orchestrator.office import open_office, without_github
@@ -35,16 +36,19 @@ _OF_A_HEAD = ("pull_request", "issue_comment", "workflow_dispatch", "workflow_ru
 
 def run(options: Options, hands: Hands) -> Published:
     """`mltiers run`. Raises UsageError and ConfigError before anything runs; after that there is always a verdict."""
-    situation, plan = prepare(options, hands)
-    office = open_office(situation, hands)
-    plan = without_github(plan, options) if office is None and not situation.event.on_github else plan
-    with own_folder(out_folder(options, situation)):
-        results = execute(plan, situation, options, hands, office)
-        return conclude(plan, results, situation, options, hands)
+    with KeepingWarm(hands.environment) as warm:
+        situation, plan = prepare(options, hands, early=warm.start)
+        office = open_office(situation, hands)
+        plan = without_github(plan, options) if office is None and not situation.event.on_github else plan
+        with own_folder(out_folder(options, situation)):
+            warm.start(plan, situation.root)
+            results = execute(plan, situation, options, hands, office, warm.kept)
+            warm.end()
+            return conclude(plan, results, situation, options, hands)
 
 
 def execute(
-    plan: Plan, situation: Situation, options: Options, hands: Hands, office: Office | None
+    plan: Plan, situation: Situation, options: Options, hands: Hands, office: Office | None, kept: Kept | None
 ) -> dict[str, TierResult]:
     """Start what belongs elsewhere, run what runs here, collecting each tier as it ends, and wait where that is wanted.
 
@@ -69,6 +73,7 @@ def execute(
         timings=_timings(plan, situation),
         orders=situation.orders,
         changed=changed,
+        kept=kept,
     )
     elsewhere = Elsewhere(plan, office, changed=changed)
     elsewhere.start({})

@@ -411,7 +411,7 @@ def _how(
     env |= _threads(workers, machine, env)
     warm = _warmth(tier, planned.name, python, machine, env, workers=workers)
     if warm is not None:
-        notes.append(said(warm))
+        notes.append(said(warm, workers=workers))
     planned = replace(planned, choice=choice)
     return replace(
         planned,

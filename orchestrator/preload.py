@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from orchestrator.model import PythonFacts, Suite, Warmth
+from orchestrator.model import Keeping, PythonFacts, Suite, TierPlan, Warmth
 
 MOST_FILES = 3000
 
@@ -156,9 +156,23 @@ def warmth(
     """Whether the tier's workers are forked, and why not. ``wanted``, ``modules``: `warm` and `preload` as configured;
     ``threads``: how many OpenBLAS is told to start in each worker.
 
-    None: there is nothing to fork (one process), or nobody wants it.
+    None: there is nothing to fork, or nobody wants it. Of one process alone, which can only be forked from a process
+    that is kept for the run, it is not said why it is not.
     """
-    if wanted is False or workers < 2:
+    found = _warmth(wanted, modules, suite, python, gpus=gpus, threads=threads)
+    return found if workers > 1 or (found is not None and found.warm) else None
+
+
+def _warmth(
+    wanted: bool | str,
+    modules: Sequence[str] | str,
+    suite: Suite | None,
+    python: PythonFacts,
+    *,
+    gpus: int,
+    threads: str | None,
+) -> Warmth | None:
+    if wanted is False:
         return None
     if suite is None:
         return Warmth(warm=False, reason="only on Linux")
@@ -178,12 +192,58 @@ def warmth(
     return Warmth(warm=True, reason="", suite=replace(suite, sets=sets))
 
 
-def said(warmth: Warmth) -> str:
+def keeping(tiers: Sequence[TierPlan]) -> Keeping | None:
+    """The process to keep for a run of these tiers, and which of them are to be forked from it; None: for none.
+
+    It imports what all of these tiers import: one that had imported more could be told apart. A tier that has less than
+    half of that in common with those before it is not one of them. For one tier alone it imports what its controller
+    needs, too, or what its tests are sure to.
+    """
+    warm = [
+        tier for tier in tiers if tier.run and tier.where == "here" and tier.warmth is not None and tier.warmth.warm
+    ]
+    warm.sort(key=lambda tier: (bool(tier.needs), -tier.priority))
+    if not warm:
+        return None
+    first = warm[0]
+    common = _brought(first)
+    served = [first]
+    for tier in warm[1:]:
+        shared = [module for module in common if module in _brought(tier)]
+        alike = tier.command[:1] == first.command[:1] and tier.env == first.env
+        if alike and 2 * len(shared) >= len(common):
+            common = shared
+            served.append(tier)
+    if len(served) == 1:
+        early = _suite(first).modules if first.workers > 1 else [module for module in common if module != LAZY]
+        common = [module for module in common if module in early]
+    suites = [_suite(tier) for tier in served]
+    return Keeping(
+        python=first.command[0],
+        env=first.env,
+        modules=tuple(common),
+        own=tuple(sorted({name for suite in suites for name in suite.own})),
+        rewritten=tuple(sorted({name for suite in suites for name in suite.rewritten})),
+        tiers=frozenset(tier.name for tier in served),
+    )
+
+
+def _suite(tier: TierPlan) -> Suite:
+    return tier.warmth.suite if tier.warmth is not None else Suite()
+
+
+def _brought(tier: TierPlan) -> list[str]:
+    suite = _suite(tier)
+    return [*suite.modules, *suite.later]
+
+
+def said(warmth: Warmth, *, workers: int) -> str:
     """The plan's note about it."""
     if not warmth.warm:
         return f"plain workers: {warmth.reason}"
+    who = "warm workers" if workers > 1 else "warm"
     names = list(dict.fromkeys(module.partition(".")[0] for module in (*warmth.suite.modules, *warmth.suite.later)))
     if not names:
-        return "warm workers: forked from one process"
+        return f"{who}: forked from one process"
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-    return f"warm workers: forked from one process that has imported what there is of {shown}"
+    return f"{who}: forked from one process that has imported what there is of {shown}"

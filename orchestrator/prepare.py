@@ -57,17 +57,21 @@ class Hands:
     seconds_left: Callable[[], float]  # to speak to others: without end, or what a cancelled job has
 
 
-def prepare(options: Options, hands: Hands, *, runs: bool = True) -> tuple[Situation, Plan]:
+Early = Callable[[Plan, Path], None]
+
+
+def prepare(options: Options, hands: Hands, *, runs: bool = True, early: Early | None = None) -> tuple[Situation, Plan]:
     """Event, configuration and plan: everything that is decided before anything runs.
 
     ``runs`` False: for results that were collected elsewhere, no Python is looked at, and no ml-tiers.yml is needed.
-    Raises Cancelled, at once, for a signal.
+    ``early`` receives, before the history is read, what the plan will be as far as that has no say in it, and the
+    configuration's folder. Raises Cancelled, at once, for a signal.
     """
     with _ended_by_signals(hands.cancel):
-        return _prepare(options, hands, runs=runs)
+        return _prepare(options, hands, runs=runs, early=early)
 
 
-def _prepare(options: Options, hands: Hands, *, runs: bool) -> tuple[Situation, Plan]:
+def _prepare(options: Options, hands: Hands, *, runs: bool, early: Early | None) -> tuple[Situation, Plan]:
     situation = gather(
         config=options.config,
         needs_config=runs or options.config != Options.config,
@@ -83,37 +87,44 @@ def _prepare(options: Options, hands: Hands, *, runs: bool) -> tuple[Situation, 
             remedy="`mltiers report DIR` shows what that run brought",
         )
     config = replace_python(situation.config, options.python) if options.python else situation.config
-    situation = recall(situation, environment=hands.environment, deadline=hands.seconds_left)
     pythons = gather_pythons(config, situation.root, hands.environment) if runs else {}
     variables = hands.environment.for_tests({})
     suites = survey_suites(config, situation.root, variables) if runs else {}
-    plan = make_plan(
-        config,
-        situation.event,
-        situation.changes,
-        situation.history,
-        config_path=situation.config_path,
-        request=Request(
-            tiers=options.tiers,
-            dispatch=options.dispatch,
-            force=options.force,
-            fit=options.fit,
-            shard=options.shard,
-            out=_as_pytest_is_told(out_folder(options, situation), situation.root),
-        ),
-        machine=Machine(
-            cpus=effective_cpus(),
-            variables=variables,
-            suites=suites,
-            fingerprint=fingerprint(),
-            memory=effective_memory(),
-            measuring=survey_coverage(situation.root, variables) if runs else Measuring(),
-        ),
-        pythons=pythons,
-        standing=situation.standing,
-        barred=situation.barred,
-        notes=situation.notes,
-    )
+    asked_of_coverage = survey_coverage(situation.root, variables) if runs else Measuring()
+
+    def planned(situation: Situation) -> Plan:
+        return make_plan(
+            config,
+            situation.event,
+            situation.changes,
+            situation.history,
+            config_path=situation.config_path,
+            request=Request(
+                tiers=options.tiers,
+                dispatch=options.dispatch,
+                force=options.force,
+                fit=options.fit,
+                shard=options.shard,
+                out=_as_pytest_is_told(out_folder(options, situation), situation.root),
+            ),
+            machine=Machine(
+                cpus=effective_cpus(),
+                variables=variables,
+                suites=suites,
+                fingerprint=fingerprint(),
+                memory=effective_memory(),
+                measuring=asked_of_coverage,
+            ),
+            pythons=pythons,
+            standing=situation.standing,
+            barred=situation.barred,
+            notes=situation.notes,
+        )
+
+    if early is not None:
+        early(planned(situation), situation.root)
+    situation = recall(situation, environment=hands.environment, deadline=hands.seconds_left)
+    plan = planned(situation)
     plan, orders = with_orders(plan, situation)
     return replace(situation, orders=orders), plan
 

@@ -29,10 +29,11 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator import tree
 from orchestrator.errors import InfrastructureError
+from orchestrator.kept import KEPT, Forked, Kept
 from orchestrator.model import Ending
 from orchestrator.output import Output
 
@@ -158,13 +159,15 @@ def supervise(
     graces: Graces = Graces(),
     log_limit: int = LOG_LIMIT,
     containment: Containment = Containment.CGROUP,
+    kept: Kept | None = None,
 ) -> ProcessOutcome:
     """Run ``command`` to its end, or to ``deadline`` seconds from now, or till ``cancel`` is set.
 
     ``env`` is the whole environment of the command. ``log`` receives what it prints, both streams as they come, up to
     ``log_limit`` bytes; ``on_line`` receives each complete line, decoded, without its end. ``stacks`` is a folder: the
     command finds it in ``MLTIERS_STACKS``, and before a stop the stacks of its pythons are written there and returned;
-    ``py_spy``, the program, adds native frames. ``containment`` is the strongest means that may be used.
+    ``py_spy``, the program, adds native frames. ``containment`` is the strongest means that may be used. ``kept``: the
+    process to fork supervisor and command from, where it can be had in time.
     Never raises for what the command does; raises InfrastructureError where no process can be started at all.
     """
     began = time.monotonic()
@@ -179,6 +182,7 @@ def supervise(
         "cwd": os.fspath(cwd),
         "env": env,
         "deadline": deadline_at,
+        "began": began,
         "cancel": None if cancel is None else cancel.fileno(),
         "graces": asdict(graces),
         "stacks": env.get(STACKS_VARIABLE) if stacks is not None else None,
@@ -189,7 +193,7 @@ def supervise(
         raw = stack.enter_context(log.open("wb")) if log is not None else None
         output = Output(log=raw, limit=log_limit, on_line=on_line)
         # Leaving it, also because a callback raised, ends the tree.
-        supervisor = stack.enter_context(_Supervisor(order, cancel, graces))
+        supervisor = stack.enter_context(_Supervisor(order, cancel, graces, kept))
         reports = supervisor.attend(output, deadline_at)
         output.close()
     end = reports.get("ended") or _lost(reports, began, deadline, cancel)
@@ -229,43 +233,69 @@ def read_stacks(directory: Path) -> str:
 # --- the supervisor, from our side ---------------------------------------------------------------------------------
 
 _SUPERVISORS: set[int] = set()
+_Started = TypeVar("_Started")
 
 
 class _Supervisor:
     """A supervisor process, and the pipe on which its command's output arrives. A context manager."""
 
-    def __init__(self, order: Mapping[str, Any], cancel: Cancellation | None, graces: Graces) -> None:
+    def __init__(
+        self, order: Mapping[str, Any], cancel: Cancellation | None, graces: Graces, kept: Kept | None
+    ) -> None:
         """Start it and hand it its order. Raises InfrastructureError."""
         self._cancel = cancel
         self._patience = graces.interrupt + graces.terminate + graces.kill + 1.0
-        self._life = -1
-        self._output, output_write = os.pipe()
-        self._status, status_write = os.pipe()
-        order_read, self._life = os.pipe()
-        root = str(Path(__file__).absolute().parent.parent)
-        try:
-            with contextlib.suppress(OSError, AttributeError):
-                fcntl.fcntl(output_write, fcntl.F_SETPIPE_SZ, 1 << 20)  # type: ignore[attr-defined,unused-ignore]
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _SUPERVISOR, root],
-                stdin=order_read,
-                stdout=status_write,
-                stderr=output_write,
-                env={},  # the tests can read the environment of their parent
-                pass_fds=() if cancel is None else (cancel.fileno(),),
-                start_new_session=True,  # Ctrl-C reaches us alone: the stop is ours to lead
-            )
-        except OSError as error:
-            for fd in (self._output, self._status, self._life):
-                os.close(fd)
-            raise InfrastructureError(f"cannot start a process: {error}") from error
-        finally:
-            for fd in (order_read, output_write, status_write):
-                os.close(fd)
+        self._process: subprocess.Popen[bytes] | Forked
+        forked = None if kept is None else self._fork(kept, order)
+        if forked is None:
+            self._process = self._open(self._popen)
+        else:
+            self._process = forked
+            order = {**order, "cancel": None if cancel is None else 3}
         _SUPERVISORS.add(self._process.pid)
         os.set_blocking(self._output, False)
         with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(self._life), "wb") as file:
             file.write(json.dumps(order).encode() + b"\n")
+
+    def _open(self, start: Callable[[int, int, int], _Started]) -> _Started:
+        """Start it on fresh pipes: for its order, its reports and its command's output."""
+        self._output, output_write = os.pipe()
+        self._status, status_write = os.pipe()
+        order_read, self._life = os.pipe()
+        try:
+            with contextlib.suppress(OSError, AttributeError):
+                fcntl.fcntl(output_write, fcntl.F_SETPIPE_SZ, 1 << 20)  # type: ignore[attr-defined,unused-ignore]
+            return start(order_read, status_write, output_write)
+        except OSError as error:
+            self._close()
+            raise InfrastructureError(f"cannot start a process: {error}") from error
+        finally:
+            for fd in (order_read, output_write, status_write):
+                os.close(fd)
+
+    def _popen(self, order: int, status: int, output: int) -> subprocess.Popen[bytes]:
+        root = str(Path(__file__).absolute().parent.parent)
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _SUPERVISOR, root],
+            stdin=order,
+            stdout=status,
+            stderr=output,
+            env={},  # the tests can read the environment of their parent
+            pass_fds=() if self._cancel is None else (self._cancel.fileno(),),
+            start_new_session=True,  # Ctrl-C reaches us alone: the stop is ours to lead
+        )
+
+    def _fork(self, kept: Kept, order: Mapping[str, Any]) -> Forked | None:
+        """One that is forked from the kept process; None: that is not to be had."""
+        cancel = () if self._cancel is None else (self._cancel.fileno(),)
+        forked = self._open(lambda *streams: kept.fork((*streams, *cancel), until=order["deadline"], stop=cancel))
+        if forked is None:
+            self._close()  # one that is forked too late finds no order there
+        return forked
+
+    def _close(self) -> None:
+        for fd in (self._output, self._status, self._life):
+            os.close(fd)
 
     def __enter__(self) -> _Supervisor:
         return self
@@ -376,7 +406,9 @@ class _Orphans:
         roots = [
             process
             for process in table.values()
-            if process.parent == us.pid and process.session not in (0, us.session) and process.pid not in _SUPERVISORS
+            if process.parent == us.pid
+            and process.session not in (0, us.session)
+            and process.pid not in _SUPERVISORS | KEPT
         ]
         for process in roots:
             if not process.alive:

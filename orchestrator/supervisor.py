@@ -1,6 +1,7 @@
 """The small process that stands between us and one tier's command, and ends the whole tree at its deadline.
 
-Started by ``process.supervise`` with our own interpreter. It exists so that
+Started by ``process.supervise`` with our own interpreter, or forked from the process that is kept warm for the run
+(``orchestrator.kept``). It exists so that
 
 - the deadline holds whatever the orchestrator is doing: another process, one thread, nothing but waiting;
 - orphans are attributed without guessing: it is the subreaper of exactly one tier;
@@ -25,6 +26,7 @@ from orchestrator import tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 STACKS_SIGNAL = signal.SIGURG
@@ -37,10 +39,15 @@ PY_SPY_MOST = 4
 
 
 class Supervisor:
-    """One command's tree, from its start to the end of its last process."""
+    """One command's tree, from its start to the end of its last process.
 
-    def __init__(self, order: dict[str, Any]) -> None:
+    ``become``: what the main process does instead of executing the command, where we were forked from a process that
+    is kept warm; it never returns.
+    """
+
+    def __init__(self, order: dict[str, Any], become: Callable[[dict[str, Any]], NoReturn] | None = None) -> None:
         self.order = order
+        self.become = become
         self.main = 0
         self.status: int | None = None  # as waitpid gave it
         self.peak = 0  # of memory, as wait4 gives it
@@ -64,7 +71,9 @@ class Supervisor:
         if self.order["containment"] == "cgroup":
             # A pid alone is not unique: containers may share the cgroups of their host.
             self.cgroup = tree.Cgroup.create(f"mltiers-{os.getpid()}-{time.time_ns():x}")
-        began, started = time.monotonic(), time.time()
+        # Waiting for the kept process to be ready is part of the command's time.
+        waited = 0.0 if self.become is None else time.monotonic() - self.order["began"]
+        began, started = time.monotonic() - waited, time.time() - waited
         try:
             self.main = self._spawn()
         except OSError as error:
@@ -318,7 +327,12 @@ class Supervisor:
             os.dup2(null, 0)
             os.dup2(2, 1)
             os.chdir(self.order["cwd"])
-            os.execvpe(self.order["command"][0], self.order["command"], self.order["env"])  # noqa: S606
+            if self.become is None:
+                os.execvpe(self.order["command"][0], self.order["command"], self.order["env"])  # noqa: S606
+            signal.set_wakeup_fd(-1)
+            written, error_write = error_write, -1
+            os.close(written)  # as execve does
+            self.become(self.order)
         except OSError as error:
             os.write(error_write, f"{error.errno} {error.filename or ''}".encode("utf-8", "replace"))
         except ValueError:  # a null byte, which no command, folder or environment can hold
@@ -386,9 +400,9 @@ def _spawn_reason(order: dict[str, Any], error: OSError) -> str:
     return f"{what}: {error.strerror}"
 
 
-def main() -> None:
-    """Entry of the supervisor process."""
+def main(become: Callable[[dict[str, Any]], NoReturn] | None = None) -> None:
+    """Entry of the supervisor process. ``become``: as for ``Supervisor``."""
     order = read_order()
     if order["cancel"] is not None:
         os.set_inheritable(order["cancel"], False)
-    report(Supervisor(order).run())
+    report(Supervisor(order, become).run())

@@ -49,7 +49,7 @@ def survey_suites(config: Config, root: Path, variables: Mapping[str, str]) -> d
     surveys: dict[tuple[str, ...], Suite] = {}
     found = {}
     for name, tier in config.tiers.items():
-        if tier.warm is False or tier.workers == 1:
+        if tier.warm is False or tier.benchmark is not None:
             continue
         key = (*tier.paths, "", *tier.args)
         if key not in surveys:
@@ -69,13 +69,16 @@ def survey_coverage(root: Path, variables: Mapping[str, str]) -> Measuring:
     return measuring(files, [variables.get("PYTEST_ADDOPTS", "")])
 
 
-def warm_command(tier: TierPlan, folder: Path, plugin: Path) -> tuple[str, ...]:
-    """The tier's command, through the fork server where it is warm. ``plugin``: the folder of ``pytest_mltiers``.
+def warm_command(tier: TierPlan, folder: Path, plugin: Path, *, kept: bool = False) -> tuple[str, ...]:
+    """The tier's command, through the fork server where it is warm. ``plugin``: the folder of ``pytest_mltiers``;
+    ``kept``: whether there is a process to fork the server from, without which one process alone has nothing to gain.
 
     Writes the server's order into ``folder``. Raises OSError where it cannot.
     """
     python, *rest = tier.command
     if tier.warmth is None or not tier.warmth.warm or rest[:2] != ["-m", "pytest"]:
+        return tier.command
+    if tier.workers == 1 and not kept:
         return tier.command
     suite = tier.warmth.suite
     order = {
@@ -84,6 +87,7 @@ def warm_command(tier: TierPlan, folder: Path, plugin: Path) -> tuple[str, ...]:
         "own": suite.own,
         "rewritten": suite.rewritten,
         "sets": suite.sets,
+        "alone": tier.workers == 1,
     }
     (folder / REPORT).write_text(json.dumps(order))
     start = plugin / "pytest_mltiers" / "warm" / "start.py"
@@ -98,10 +102,15 @@ def became_of_it(tier: TierPlan, folder: Path) -> tuple[str, ...]:
         told = json.loads((folder / REPORT).read_bytes())
         left_out = "".join(f"; {name} was left out: it {why}" for name, why in told["without"].items())
         if not told["warm"]:
-            return (f"plain workers: {told['reason']}",)
+            return (f"{'plain workers' if tier.workers > 1 else 'not warm'}: {told['reason']}",)
         names = ", ".join(told["modules"][:6]) or "pytest alone"
-        return (f"warm workers: forked from a process that had imported {names} in {told['seconds']:.1f} s{left_out}",)
+        which = "the process kept for this run, which" if told.get("kept") else "a process that"
+        afresh = f"; not from {told['fresh']}" if told.get("fresh") else ""
+        who = "warm workers" if tier.workers > 1 else "warm"
+        return (f"{who}: forked from {which} had imported {names} in {told['seconds']:.1f} s{left_out}{afresh}",)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        if tier.workers == 1:
+            return ()
         return ("plain workers: the process to fork them from did not come up",)
 
 

@@ -27,20 +27,57 @@ QUICK = {"busy-loop", "c-holding-the-gil", "kills-its-parent", "daemon", "sessio
     ],
 )
 def test_a_budget_holds_over_warm_workers(culprit: Culprit, tmp_path: Path) -> None:
+    holds(culprit, tmp_path, kept=False)
+
+
+QUICK_KEPT = {("daemon", 2), ("stops-its-parent", 2), ("kills-its-parent", 0)}
+
+
+@pytest.mark.parametrize(
+    ("culprit", "workers"),
+    [
+        pytest.param(
+            culprit,
+            workers,
+            id=f"{culprit.name}-{'xdist' if workers else 'serial'}",
+            marks=[] if (culprit.name, workers) in QUICK_KEPT else [pytest.mark.campaign],
+        )
+        for culprit in CULPRITS
+        for workers in (0, 2)
+        if not culprit.needs
+    ],
+)
+def test_a_budget_holds_over_what_a_kept_process_has_forked(culprit: Culprit, workers: int, tmp_path: Path) -> None:
+    holds(culprit, tmp_path, kept=True, workers=workers)
+
+
+def holds(culprit: Culprit, tmp_path: Path, *, kept: bool, workers: int = 2) -> None:
     for budget in (4.0, 8.0, 16.0, 32.0):  # till pytest gets to the culprit, on a machine as busy as this
         directory = tmp_path / f"{budget:g}"
         directory.mkdir()
         deadline = budget + culprit.slow_start
-        seen = observe(culprit, directory, workers=2, deadline=deadline, containment=Containment.SUBREAPER, warm=True)
+        seen = observe(
+            culprit,
+            directory,
+            workers=workers,
+            deadline=deadline,
+            containment=Containment.SUBREAPER,
+            warm=True,
+            kept=kept,
+        )
         if seen.culprits:
             break
     outcome = seen.outcome
     said = f"{outcome}\n{(directory / 'output.log').read_text(errors='replace')[-3000:]}"
 
-    assert json.loads((directory / "warm.json").read_text())["warm"], said
+    report = json.loads((directory / "warm.json").read_text())
+    assert report["warm"], said
+    assert report["kept"] == kept, said
     assert seen.culprits, said
     # Whoever kills the process that workers are forked from ends them, not the run.
-    expected = "exited" if culprit.name == "kills-its-parent" else culprit.ending_xdist
+    expected = culprit.ending_xdist if workers else culprit.ending
+    if workers and culprit.name == "kills-its-parent":
+        expected = "exited"
     assert outcome.ending.value == expected, said
     assert outcome.survivors == (), said
     assert seen.alive == (), said

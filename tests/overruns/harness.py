@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
 import time
@@ -10,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.model import TestOutcome
+from orchestrator.kept import Kept
+from orchestrator.model import Keeping, TestOutcome
 from orchestrator.process import Containment, ProcessOutcome, supervise
 from orchestrator.readers.events import EventLog, read_events
 from tests.overruns.culprits import Culprit
@@ -92,25 +95,31 @@ def observe(
     containment: Containment,
     py_spy: Path | None = None,
     warm: bool = False,
+    kept: bool = False,
 ) -> Observed:
-    """Run the culprit's suite for at most ``deadline`` seconds. ``warm``: in workers forked from the fork server."""
+    """Run the culprit's suite for at most ``deadline`` seconds. ``warm``: in workers forked from the fork server;
+    ``kept``: and that, or pytest without workers, from a process that is kept."""
     suite = write_suite(culprit, directory)
     mark = uuid.uuid4().hex
+    env = suite_environment(directory, mark)
     if warm:
-        (directory / "warm.json").write_text('{"modules": ["ctypes"]}')
-    began = time.monotonic()
-    outcome = supervise(
-        pytest_command(culprit, workers, warm=directory / "warm.json" if warm else None),
-        cwd=suite,
-        env=suite_environment(directory, mark),
-        deadline=deadline,
-        log=directory / "output.log",
-        stacks=directory / "stacks",
-        py_spy=py_spy,
-        containment=containment,
-        log_limit=1 << 20,
-    )
-    wall = time.monotonic() - began
+        (directory / "warm.json").write_text(json.dumps({"modules": ["ctypes"], "alone": not workers}))
+    with contextlib.ExitStack() as stack:
+        held = stack.enter_context(keep(suite, env)) if kept else None
+        began = time.monotonic()
+        outcome = supervise(
+            pytest_command(culprit, workers, warm=directory / "warm.json" if warm else None),
+            cwd=suite,
+            env=env,
+            deadline=deadline,
+            log=directory / "output.log",
+            stacks=directory / "stacks",
+            py_spy=py_spy,
+            containment=containment,
+            log_limit=1 << 20,
+            kept=held,
+        )
+        wall = time.monotonic() - began
     pids = tuple(int(line) for line in (directory / "pids").read_text().split())
     return Observed(
         outcome=outcome,
@@ -119,6 +128,13 @@ def observe(
         alive=tuple(still_there(mark, pids, suite)),
         events=events_of(directory / "events.jsonl"),
     )
+
+
+def keep(root: Path, env: dict[str, str], *modules: str) -> Kept:
+    """A process that has imported ``modules`` and ctypes, started in ``root``."""
+    wanted = ("ctypes", *modules)
+    keeping = Keeping(python=sys.executable, env={}, modules=wanted, own=(), rewritten=(), tiers=frozenset())
+    return Kept(keeping, root=root, variables=env, plugin=PLUGIN)
 
 
 def still_there(mark: str, pids: Sequence[int], suite: Path) -> list[str]:

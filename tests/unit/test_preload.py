@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.model import PythonFacts, Suite
-from orchestrator.preload import said, survey, warmth
+from orchestrator.model import PythonFacts, Suite, TierPlan, Warmth
+from orchestrator.preload import keeping, said, survey, warmth
 
 PYTHON = PythonFacts(executable="python", version="3.11.7", pytest="9", xdist="3.8")
 
@@ -109,7 +109,8 @@ DEFAULTS: dict[str, object] = {
     [
         ({}, "warm workers: forked from one process that has imported what there is of torch, numpy"),
         ({"wanted": False}, None),
-        ({"workers": 1}, None),
+        ({"workers": 1}, "warm: forked from one process that has imported what there is of torch, numpy"),
+        ({"workers": 1, "threads": "4"}, None),
         ({"suite": None}, "plain workers: only on Linux"),
         ({"python": PythonFacts(executable="p", version="3.9.1")}, "plain workers: Python 3.9.1 is older than 3.10"),
         ({"gpus": 1}, "plain workers: the tier has GPUs"),
@@ -122,12 +123,13 @@ DEFAULTS: dict[str, object] = {
     ],
 )
 def test_whether_workers_are_forked_and_why_not(changed: dict[str, object], expected: str | None) -> None:
-    found = warmth(**{**DEFAULTS, **changed})  # type: ignore[arg-type]
+    given = {**DEFAULTS, **changed}
+    found = warmth(**given)  # type: ignore[arg-type]
     if expected is None:
         assert found is None
     else:
         assert found is not None
-        assert said(found).startswith(expected)
+        assert said(found, workers=given["workers"]).startswith(expected)  # type: ignore[arg-type]
 
 
 def test_true_takes_the_suites_variables_for_harmless() -> None:
@@ -136,3 +138,53 @@ def test_true_takes_the_suites_variables_for_harmless() -> None:
     assert found[True] is not None
     assert found["auto"].suite.sets == ("A",)
     assert found[True].suite.sets == ()
+
+
+def tier(name: str, modules: str = "torch numpy", later: str = "torch._dynamo", **kwargs: object) -> TierPlan:
+    suite = Suite(modules=tuple(modules.split()), later=tuple(later.split()), own=(name,), rewritten=("r" + name,))
+    fields: dict[str, object] = {
+        "run": True, "reason": "", "workers": 2, "command": ("python", "-m", "pytest"), "env": {"A": "1"},
+        "warmth": Warmth(warm=True, reason="", suite=suite), **kwargs,
+    }  # fmt: skip
+    return TierPlan(name=name, **fields)  # type: ignore[arg-type]
+
+
+COLD = Warmth(warm=False, reason="x")
+
+
+@pytest.mark.parametrize(
+    ("tiers", "served", "modules"),
+    [
+        # One tier: its controller must not wait for what only workers need; alone, for what it may not need.
+        ([tier("a")], "a", "torch numpy"),
+        ([tier("a", workers=1)], "a", "torch numpy"),
+        ([tier("a", "", "jax", workers=1)], "a", "jax"),
+        # Several: what all of them import.
+        ([tier("a"), tier("b")], "a b", "torch numpy torch._dynamo"),
+        ([tier("a"), tier("b", "numpy torch pandas", "")], "a b", "torch numpy"),
+        ([tier("a"), tier("b", "jax", "numpy")], "a", "torch numpy"),
+        ([tier("a", "torch", ""), tier("b", "numpy", "torch", workers=1)], "a b", "torch"),
+        # Another Python, another environment, cold, elsewhere, not at all.
+        ([tier("a"), tier("b", command=("other", "-m", "pytest"))], "a", "torch numpy"),
+        ([tier("a"), tier("b", env={"A": "2"})], "a", "torch numpy"),
+        ([tier("a", warmth=COLD), tier("b")], "b", "torch numpy"),
+        ([tier("a", where="dispatched"), tier("b", run=False), tier("c")], "c", "torch numpy"),
+        # The first to start is the one that it is made for.
+        ([tier("a", "jax"), tier("b", priority=1)], "b", "torch numpy"),
+        ([tier("a", "jax", needs=("b",)), tier("b")], "b", "torch numpy"),
+        ([tier("a", warmth=None)], None, None),
+        ([], None, None),
+    ],
+)
+def test_what_is_kept_for_a_run_is_what_its_tiers_have_in_common(
+    tiers: list[TierPlan], served: str | None, modules: str | None
+) -> None:
+    found = keeping(tiers)
+    if served is None or modules is None:
+        assert found is None
+        return
+    assert found is not None
+    assert found.tiers == frozenset(served.split())
+    assert found.modules == tuple(modules.split())
+    assert set(found.own) == found.tiers
+    assert set(found.rewritten) == {"r" + name for name in found.tiers}

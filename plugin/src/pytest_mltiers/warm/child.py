@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
+ARG_START = 47  # of /proc/self/stat, counted from 0
 WATCHED_ENDS = ("LLVM_PROFILE_FILE", "GCOV_PREFIX", "ASAN_OPTIONS", "LSAN_OPTIONS", "HEAPPROFILE", "CPUPROFILE")
 """Variables of tools that write what they found when libc ends the process."""
 
@@ -55,12 +56,26 @@ def standard_streams(*, unbuffered: bool) -> None:
             encoding=encoding,
             errors=errors,
             newline=None if fd == 0 else "\n",
-            line_buffering=fd == 2 or raw.isatty(),
+            line_buffering=(fd == 2 or raw.isatty()) and not (unbuffered and fd != 0),
             write_through=unbuffered and fd != 0,
         )
         stream.mode = "r" if fd == 0 else "w"  # type: ignore[misc]
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+
+
+def retitle(command: list[str]) -> None:
+    """Have ``ps`` show this command line for us, as far as the one we were started with leaves room for it."""
+    import ctypes  # noqa: PLC0415
+
+    with suppress(OSError, ValueError, IndexError):
+        with open("/proc/self/cmdline", "rb") as file:  # noqa: PTH123
+            shown = file.read()
+        with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            start, end = (int(field) for field in file.read().rpartition(")")[2].split()[ARG_START - 2 :][:2])
+        if shown and end - start == len(shown):
+            title = b"\0".join(map(os.fsencode, command))[: len(shown) - 1]
+            ctypes.memmove(start, title.ljust(len(shown), b"\0"), len(shown))
 
 
 def die_with_parent(parent: int) -> None:

@@ -257,7 +257,7 @@ def pytest_as_main(arguments: list[str], environment: Mapping[str, str], path: l
     def work() -> object:
         orig = [sys.executable, "-m", "pytest", *arguments]
         fresh_start(argv=["", *arguments], orig_argv=orig, path=path, environment=environment)
-        return runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+        return runpy._run_module_as_main("pytest")  # type: ignore[attr-defined]  # what `-m` itself calls
 
     return work
 

@@ -16,6 +16,7 @@ import sysconfig
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -140,6 +141,7 @@ def why_not_now(modules: dict[str, ModuleType] = sys.modules) -> str | None:
     return None
 
 
+@cache
 def plugin_packages() -> frozenset[str]:
     """The top-level names of every installed distribution that has a pytest plugin."""
     names: set[str] = set()

@@ -1,11 +1,15 @@
 """Run as a script in place of ``python -m pytest``: pytest, forked from a process that has imported what it needs.
 
     start.py FILE -- PYTEST_ARGUMENT...
+    start.py FILE --keep DESCRIPTOR FOLDER MODULE
 
-FILE holds the order, JSON: ``{"modules": [...], "later": [...], "own": [...], "rewritten": [...], "sets": [...]}``:
-what conftests import, what only tests do, and ``preload.Surroundings``. It receives what became of it: ``{"warm": true,
-"reason": null, "modules": [...], "without": {MODULE: WHY}, "seconds": N}``. Whatever is in the way, the tests run: this
-process then becomes ``python -m pytest``, or workers are plain.
+FILE holds the order, JSON: ``{"modules": [...], "later": [...], "own": [...], "rewritten": [...], "sets": [...],
+"alone": false}``: what conftests import, what only tests do, ``preload.Surroundings``, and whether pytest has no
+workers. It receives what became of it: ``{"warm": true, "reason": null, "modules": [...], "without": {MODULE: WHY},
+"seconds": N}``. Whatever is in the way, the tests run: this process then becomes ``python -m pytest``, or workers are
+plain.
+
+The second form imports ``modules``, and is then what several commands of the first form are forked from (``keep``).
 """
 
 from __future__ import annotations
@@ -22,51 +26,82 @@ if TYPE_CHECKING:
 
 OURS = "_mltiers_warm"
 BASE = ("pytest", "execnet")  # what every controller and worker imports, and pytest does not rewrite
+SAFE_PATH = bool(getattr(sys.flags, "safe_path", False))
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
     """Import, and fork pytest; or become it."""
-    file, _, *pytest_arguments = arguments
+    file, form, *rest = arguments
     here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
-    safe_path = getattr(sys.flags, "safe_path", False)
-    if not safe_path and sys.path and sys.path[0] == here:
+    if not SAFE_PATH and sys.path and sys.path[0] == here:
         del sys.path[0]
-    run = _Run(file, pytest_arguments)
+    run = Run(file, arguments[1:], dict(os.environ))
+    if run.told.get("alone"):
+        run.plain(run.told.get("fresh") or "one worker, and nothing is kept to fork it from")
     _load_ours(here)
-    from _mltiers_warm import WARM_VARIABLE  # noqa: PLC0415
-    from _mltiers_warm.forkserver import ForkServer, pytest_as_main  # noqa: PLC0415
-    from _mltiers_warm.preload import WatchedEnvironment, settle  # noqa: PLC0415
+    from _mltiers_warm.preload import WatchedEnvironment  # noqa: PLC0415
 
+    if form == "--keep":
+        from _mltiers_warm import keep  # noqa: PLC0415
+
+        descriptor, folder, module = rest
+        keep.main(run, sys.modules[__name__], int(descriptor), folder, module)
     watched = WatchedEnvironment()
     try:
         run.import_first(watched)
     finally:
         watched.stop()
-    settle()
-    server = ForkServer(matters=watched.matters, say=_say)
-
-    def prepare() -> bool:
-        watched.start()
-        try:
-            return run.import_later(watched)
-        finally:
-            watched.stop()
-            settle()
-
-    path = sys.path[:] if safe_path else [os.getcwd(), *sys.path]  # noqa: PTH109
-    server.run(pytest_as_main(pytest_arguments, {**os.environ, WARM_VARIABLE: server.name}, path), prepare)
+    run.go(watched)
 
 
-class _Run:
-    """The order, and what is done about it."""
+class Run:
+    """The order, and what is done about it.
 
-    def __init__(self, file: str, pytest_arguments: list[str]) -> None:
+    ``environment``: what this process was started with. ``done`` and ``seconds``: what had been imported, and in what
+    time, in the process that this one was forked from.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        *,
+        done: tuple[str, ...] = (),
+        seconds: float = 0.0,
+    ) -> None:
         self.file = os.path.abspath(file)  # noqa: PTH100
-        self.pytest_arguments = pytest_arguments
-        self.environment = dict(os.environ)
-        self.began = time.monotonic()
-        self.done: tuple[str, ...] = ()
+        self.arguments = list(arguments)
+        self.environment = environment
+        self.began = time.monotonic() - seconds
+        self.done = done
+        self.kept = bool(done)
+        self.taken = seconds
         self._read()
+
+    def go(self, watched: Any) -> NoReturn:
+        """Fork pytest, or be it where it has no workers. In a process that may be forked."""
+        from _mltiers_warm import WARM_VARIABLE  # noqa: PLC0415
+        from _mltiers_warm.child import run_and_leave  # noqa: PLC0415
+        from _mltiers_warm.forkserver import ForkServer, pytest_as_main  # noqa: PLC0415
+        from _mltiers_warm.preload import settle  # noqa: PLC0415
+
+        path = sys.path[:] if SAFE_PATH else [os.getcwd(), *sys.path]  # noqa: PTH109
+        if self.told.get("alone"):
+            self.report(warm=True, modules=self._named(self.done))
+            run_and_leave(pytest_as_main(self.arguments[1:], os.environ.copy(), path))
+        settle()
+        server = ForkServer(matters=watched.matters, say=_say)
+
+        def prepare() -> bool:
+            watched.start()
+            try:
+                return self.import_later(watched)
+            finally:
+                watched.stop()
+                settle()
+
+        server.run(pytest_as_main(self.arguments[1:], {**os.environ, WARM_VARIABLE: server.name}, path), prepare)
 
     def _read(self) -> None:
         with open(self.file, encoding="utf-8") as stream:  # noqa: PTH123
@@ -78,13 +113,16 @@ class _Run:
         from _mltiers_warm.preload import NotWarm, Unfit, preload, why_not_now  # noqa: PLC0415
 
         try:
-            self.done = preload([*BASE, *self._wanted("modules")], self._around(), watched)
+            # One process alone imports the rest itself, if it comes to that.
+            wanted = () if self.told.get("alone") else (*BASE, *self._wanted("modules"))
+            self.done = (*self.done, *preload(wanted, self.around(), watched))
         except Unfit as unfit:
             self._without(unfit.module, unfit.why)
         except NotWarm as reason:
-            self._plain(str(reason))
+            self.plain(str(reason))
         if (why := why_not_now()) is not None:
-            self._plain(f"the process to fork from is not at rest: {why}")
+            self.plain(f"the process to fork from is not at rest: {why}")
+        self.taken = self.seconds()
 
     def import_later(self, watched: Any) -> bool:
         """Import what workers need besides, in a copy of this process. Returns whether it may be forked."""
@@ -93,7 +131,7 @@ class _Run:
 
         self._read()
         try:
-            done = (*self.done, *preload(self._wanted("later"), self._around(), watched))
+            done = (*self.done, *preload(self._wanted("later"), self.around(), watched))
             why = why_not_now()
         except Unfit as unfit:
             self.without[unfit.module] = unfit.why
@@ -101,14 +139,18 @@ class _Run:
             raise AnotherTry from None
         except NotWarm as reason:
             why = str(reason)
-        modules = [] if why else [name for name in done if name not in BASE]
+        modules = [] if why else self._named(done)
         self.report(warm=why is None, reason=why, modules=modules)
         return why is None
 
     def _wanted(self, when: str) -> list[str]:
         return [name for name in self.told.get(when, ()) if name not in self.without]
 
-    def _around(self) -> Any:
+    def _named(self, done: Sequence[str]) -> list[str]:
+        return [name for name in dict.fromkeys(done) if name not in BASE]
+
+    def around(self) -> Any:
+        """What the project brings, as the order says."""
         from _mltiers_warm.preload import Surroundings  # noqa: PLC0415
 
         return Surroundings(*(frozenset(self.told.get(key, ())) for key in ("own", "rewritten", "sets")))
@@ -116,23 +158,33 @@ class _Run:
     def report(self, **fields: object) -> None:
         """Write what became of the order."""
         told = {key: self.told.get(key, []) for key in ("own", "rewritten", "sets")}
-        seconds = round(self._seconds(), 3)
-        self._write({"reason": None, "seconds": seconds, "without": self.without, **told, **fields})
+        told |= {"fresh": self.told.get("fresh"), "kept": self.kept}
+        self._write({"reason": None, "seconds": round(self.seconds(), 3), "without": self.without, **told, **fields})
+
+    def afresh(self, why: str, command: Sequence[str]) -> NoReturn:
+        """Have a new process do it, instead of this fork of a kept one."""
+        self._write({**self.told, "fresh": f"the process kept for the run {why}"})
+        os.execve(command[0], list(command), self.environment)  # noqa: S606
 
     def _without(self, module: str, why: str) -> NoReturn:
         """Start anew and leave it out: what an import did to this process, nobody can undo."""
         self.without[module] = why
         if module in BASE or not {*self.told["modules"], *self.told.get("later", ())} - set(self.without):
-            self._plain("; ".join(f"{name} {why}" for name, why in self.without.items()))
-        self._write({**self.told, "spent": self._seconds()})
-        again = [sys.executable, __file__, self.file, "--", *self.pytest_arguments]
+            self.plain("; ".join(f"{name} {why}" for name, why in self.without.items()))
+        self._write({**self.told, "spent": self.seconds()})
+        again = [sys.executable, __file__, self.file, *self.arguments]
         os.execve(sys.executable, again, self.environment)  # noqa: S606
 
-    def _plain(self, why: str) -> NoReturn:
+    def plain(self, why: str) -> NoReturn:
+        """Become the plain command; where this is a process to be kept, there is none."""
         self.report(warm=False, reason=why, modules=[])
-        os.execve(sys.executable, [sys.executable, "-m", "pytest", *self.pytest_arguments], self.environment)  # noqa: S606
+        form, *rest = self.arguments
+        if form == "--keep":
+            os._exit(0)
+        os.execve(sys.executable, [sys.executable, "-m", "pytest", *rest], self.environment)  # noqa: S606
 
-    def _seconds(self) -> float:
+    def seconds(self) -> float:
+        """How long all of it took, over all attempts."""
         return time.monotonic() - self.began + float(self.told.get("spent", 0.0))
 
     def _write(self, what: dict[str, Any]) -> None:

@@ -1,0 +1,188 @@
+"""A process that has imported, and is kept for a whole run: each tier is forked from it, below a supervisor of its own.
+
+What contains a tier is whoever its orphans come to, and that must be an ancestor. So not pytest is forked here but the
+supervisor, which becomes the subreaper of what it forks in turn: the tier has the modules by inheritance, and its
+process tree is built exactly as that of a command which is executed.
+
+Nothing else happens here, and no thread is started: a fork copies a process at rest. It ends when the other end of its
+control socket is closed, or when its parent ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import ModuleType
+from typing import Any, NoReturn
+
+from _mltiers_warm.child import die_with_parent, retitle, standard_streams
+from _mltiers_warm.forkserver import FREE
+from _mltiers_warm.preload import WatchedEnvironment, settle, why_not_now
+
+OURS = ("COVERAGE_FILE",)
+"""Set for each tier by us, to a file of its own; nobody but coverage reads it."""
+MOST_DESCRIPTORS = 4
+"""What comes with a request: the supervisor's standard streams, and the descriptor that says it is cancelled."""
+
+Become = Callable[[dict[str, Any]], NoReturn]
+
+
+def main(run: Any, start: ModuleType, descriptor: int, folder: str, module: str) -> NoReturn:
+    """Import what ``run`` orders, and serve the control socket. ``module``, found in ``folder``, has the supervisor's
+    ``main``, which is given what its child does instead of executing the tier's command."""
+    die_with_parent(os.getppid())
+    control = socket.socket(fileno=descriptor)
+    control.set_inheritable(True)  # over an execve of ourselves, should a module be unfit
+    supervise = _load(folder, module)
+    known, environment = set(sys.modules), dict(os.environ)
+    watched = WatchedEnvironment()
+    try:
+        run.import_first(watched)
+    finally:
+        watched.stop()
+    settle()
+    control.set_inheritable(False)
+    kept = Kept(run, start, watched, known, environment)
+    serve(control, lambda: supervise(kept.become))
+
+
+class Kept:
+    """What has been imported here, and what a tier does with it in its own process."""
+
+    def __init__(
+        self, run: Any, start: ModuleType, watched: WatchedEnvironment, known: set[str], environment: dict[str, str]
+    ) -> None:
+        self.run = run
+        self.start = start
+        self.watched = watched
+        self.environment = environment
+        self.given = {name: value for name, value in os.environ.items() if environment.get(name) != value}
+        self.tops = {name.partition(".")[0] for name in set(sys.modules) - known}
+        self.handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+    def become(self, order: dict[str, Any]) -> NoReturn:
+        """Do what ``order["command"]``, of the form ``PYTHON start.py FILE -- PYTEST_ARGUMENT...``, would do, with
+        what is imported already; execute it where that could be told apart."""
+        command, environment = order["command"], order["env"]
+        try:
+            run = self._made_fresh(command, environment)
+            why = self.refusal(run.told, environment)
+            if why is None:
+                os.environ.clear()
+                os.environ.update({**environment, **self.given})
+        except Exception:  # noqa: BLE001 -- whatever it is, the tests run
+            traceback.print_exc()
+            os.execve(command[0], command, environment)  # noqa: S606
+        if why is not None:
+            run.afresh(why, command)
+        retitle([sys.executable, "-m", "pytest", *command[4:]])
+        self.watched.start()
+        try:
+            run.import_first(self.watched)
+        finally:
+            self.watched.stop()
+        run.go(self.watched)
+
+    def _made_fresh(self, command: list[str], environment: dict[str, str]) -> Any:
+        """This process with nothing left of the supervisor, and the order of the tier."""
+        _close_all_but(range(3))
+        for number, handler in self.handlers.items():
+            if handler is not None and signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+        standard_streams(unbuffered=bool(environment.get("PYTHONUNBUFFERED")))
+        if environment.get("PYTHONFAULTHANDLER") or sys.flags.dev_mode:
+            import faulthandler  # noqa: PLC0415
+
+            faulthandler.disable()
+            faulthandler.enable()
+        run = self.start.Run(command[2], command[3:], environment, done=self.run.done, seconds=self.run.taken)
+        run.without.update(self.run.without)
+        return run
+
+    def refusal(self, told: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
+        """Why this tier cannot be forked from here: the end of a sentence about the kept process."""
+        for name in sorted({*self.environment, *environment}):
+            same = self.environment.get(name) == environment.get(name)
+            if not same and not name.startswith(FREE) and name not in OURS and self.watched.matters(name):
+                return f"was started with another {name}"
+        needed = {*self.start.BASE, *told.get("modules", ()), *told.get("later", ())}
+        if more := [name for name in self.run.done if name not in needed]:
+            return f"has imported {more[0]}, which these tests do not"
+        for names in ("own", "rewritten"):
+            if clash := sorted(self.tops & set(told.get(names, ()))):
+                return f"has imported {clash[0]}, which is the project's own to import"
+        if (why := why_not_now()) is not None:
+            return f"is not at rest: {why}"
+        return None
+
+
+def serve(control: socket.socket, supervise: Callable[[], object]) -> NoReturn:
+    """Fork a supervisor for each request, and answer with its pid and a descriptor of it, till nobody asks any more."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    running: dict[int, int] = {}  # pidfd → pid
+    while True:
+        for ready, _ in poll.poll():
+            if ready in running:
+                poll.unregister(ready)
+                os.close(ready)
+                os.waitpid(running.pop(ready), 0)
+                continue
+            with suppress(OSError):
+                asked, streams, _, _ = socket.recv_fds(control, 1, MOST_DESCRIPTORS)
+                if asked:
+                    pid = _fork(streams, supervise)
+                    handle = os.pidfd_open(pid)
+                    running[handle] = pid
+                    poll.register(handle, select.POLLIN)
+                    socket.send_fds(control, [pid.to_bytes(4, "big")], [handle])
+                    for stream in streams:
+                        os.close(stream)
+                    continue
+            os._exit(0)
+
+
+def _fork(streams: list[int], supervise: Callable[[], object]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        high = [fcntl.fcntl(stream, fcntl.F_DUPFD_CLOEXEC, 64) for stream in streams]
+        _close_all_but({0, 1, 2, *high})
+        for target, stream in enumerate(high):
+            os.dup2(stream, target, inheritable=target < 3)
+            os.close(stream)
+        supervise()
+    finally:
+        os._exit(0)
+
+
+def _close_all_but(kept: Any) -> None:
+    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        if int(entry) not in kept:
+            with suppress(OSError):  # the one that lists them
+                os.close(int(entry))
+
+
+def _load(folder: str, module: str) -> Callable[[Become], object]:
+    """The function ``main`` of a module, which leaves no module behind: the tests may have one of its name."""
+    before = set(sys.modules)
+    sys.path.insert(0, folder)
+    try:
+        found: Callable[[Become], object] = importlib.import_module(module).main
+    finally:
+        sys.path.remove(folder)
+        top = module.partition(".")[0]
+        for name in set(sys.modules) - before:
+            if name.partition(".")[0] == top:
+                del sys.modules[name]
+    return found
