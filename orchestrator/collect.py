@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from orchestrator.model import (
+    Benchmark,
     Coverage,
     Ending,
     GpuUse,
@@ -98,7 +99,7 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         coverage_note=coverage_note,
         coverage_core=log.core if log is not None else None,
         contexts=contexts,
-        benchmarks=benchmarks.benchmarks if benchmarks is not None else (),
+        benchmarks=_with_peaks(benchmarks, log.gpu if log is not None else None),
         benchmark_machine=benchmarks.machine if benchmarks is not None else {},
         comparison=comparison,
         gpu=log.gpu if log is not None else None,
@@ -144,6 +145,15 @@ def _as_an_empty_shard(outcome: Outcome, part: ShardPart | None) -> Outcome:
         return outcome
     said = f"part {part.shard} of {part.shards} has no test: there are {part.collected} of them"
     return replace(outcome, exit_code=0, notes=(*outcome.notes, said))
+
+
+def _with_peaks(report: BenchmarkReport | None, gpu: GpuUse | None) -> tuple[Benchmark, ...]:
+    """The benchmarks, with what the plugin saw of their GPU memory where they do not say it themselves."""
+    peaks = gpu.tests if gpu is not None else {}
+    return tuple(
+        replace(one, peak_memory=peaks[one.name]) if one.peak_memory is None and one.name in peaks else one
+        for one in (report.benchmarks if report is not None else ())
+    )
 
 
 def _gpu_facts(gpu: GpuUse | None) -> dict[str, str]:

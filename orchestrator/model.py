@@ -512,6 +512,8 @@ class Benchmark:
     mean: float
     stddev: float
     rounds: int
+    peak_memory: int | None = None  # bytes on the GPU
+    throughput: float | None = None  # what it does per second, in a unit of its own
 
 
 class Change(str, Enum):

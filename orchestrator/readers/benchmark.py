@@ -22,7 +22,8 @@ class BenchmarkReport:
 
 
 def read_benchmarks(data: bytes) -> BenchmarkReport:
-    """Read ``--benchmark-json``. Times are seconds. Raises BrokenReportError.
+    """Read ``--benchmark-json``. Times are seconds; of ``extra_info`` ``peak_memory`` (bytes) and ``throughput`` (per
+    second) are taken. Raises BrokenReportError.
 
     pytest-benchmark creates the file when pytest starts: an empty file means that no benchmark finished.
     """
@@ -51,7 +52,18 @@ def _benchmark(position: int, entry: Any) -> Benchmark:
         mean=_seconds(name, stats, "mean"),
         stddev=_seconds(name, stats, "stddev"),
         rounds=int(_seconds(name, stats, "rounds")),
+        peak_memory=None if (peak := _extra(entry, "peak_memory")) is None else int(peak),
+        throughput=_extra(entry, "throughput"),
     )
+
+
+def _extra(entry: dict[str, Any], key: str) -> float | None:
+    """A number that the benchmark itself put into ``benchmark.extra_info``; anything else there is its own affair."""
+    extra = entry.get("extra_info")
+    value = extra.get(key) if isinstance(extra, dict) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        return None
+    return float(value)
 
 
 def _seconds(name: str, stats: dict[str, Any], key: str) -> float:

@@ -7,7 +7,7 @@ cut. The report in the artifact has everything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.judge import floor_percent
@@ -39,6 +39,8 @@ from orchestrator.render.words import (
     gpu_minutes,
     html_code,
     linked_ranges,
+    memory,
+    per_second,
     plural,
     sentence,
     skipped_words,
@@ -212,11 +214,20 @@ def _benchmarks(run: RunVerdict, detail: _Detail) -> Iterator[str]:
 
 
 def _measured(name: str, benchmarks: Sequence[Benchmark]) -> str:
-    rows = ["| benchmark | minimum | median | rounds |", "|---|--:|--:|--:|"]
     listed = benchmarks[:100]
-    rows += [f"| {code(b.name)} | {short_time(b.minimum)} | {short_time(b.median)} | {b.rounds} |" for b in listed]
+    columns: list[tuple[str, Callable[[Benchmark], str]]] = [
+        ("minimum", lambda b: short_time(b.minimum)),
+        ("median", lambda b: short_time(b.median)),
+        ("rounds", lambda b: str(b.rounds)),
+    ]
+    if any(b.peak_memory is not None for b in listed):
+        columns.append(("GPU memory", lambda b: memory(b.peak_memory)))
+    if any(b.throughput is not None for b in listed):
+        columns.append(("throughput", lambda b: per_second(b.throughput)))
+    rows = [f"| benchmark | {' | '.join(heading for heading, _ in columns)} |", "|---|" + "--:|" * len(columns)]
+    rows += [f"| {code(b.name)} | {' | '.join(cell(b) for _, cell in columns)} |" for b in listed]
     if hidden := len(benchmarks) - len(listed):
-        rows.append(f"| and {plural(hidden, 'more benchmark')} | | | |")
+        rows.append(f"| and {plural(hidden, 'more benchmark')} |{' |' * len(columns)}")
     return details(f"{plural(len(benchmarks), 'benchmark')} in {name}", "\n".join(rows))
 
 

@@ -99,6 +99,8 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
                 "mean": b.mean,
                 "stddev": b.stddev,
                 "rounds": b.rounds,
+                "peak_memory": b.peak_memory,
+                "throughput": b.throughput,
             }
             for b in result.benchmarks
         ],

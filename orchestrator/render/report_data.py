@@ -29,7 +29,7 @@ from orchestrator.model import (
 )
 from orchestrator.render.benchmarks import headline, interval, moved, remarks, telling
 from orchestrator.render.causes import insight_of
-from orchestrator.render.words import carried_words, gap_words, line_ranges
+from orchestrator.render.words import carried_words, gap_words, line_ranges, memory, per_second
 
 TICKS = 10_000  # per second
 
@@ -393,7 +393,8 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
 
 def _benchmark(benchmark: Benchmark) -> list[Any]:
     times = (benchmark.minimum, benchmark.median, benchmark.mean, benchmark.stddev)
-    return [benchmark.name, *(value if math.isfinite(value) else None for value in times), benchmark.rounds]
+    gpu = (memory(benchmark.peak_memory), per_second(benchmark.throughput))
+    return [benchmark.name, *(value if math.isfinite(value) else None for value in times), benchmark.rounds, *gpu]
 
 
 def _machine(facts: Mapping[str, Any]) -> list[str]:

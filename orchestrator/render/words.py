@@ -81,6 +81,20 @@ def cost(plan: TierPlan, seconds: float) -> str:
     return ("<0.1" if 0 < minutes < 0.05 else f"{minutes:.1f}") + (" GPU min" if plan.gpus else " min")
 
 
+def memory(size: int | None) -> str:
+    """Bytes for people: "1.25 GiB", "310 MiB"; nothing for what is not known."""
+    if size is None:
+        return ""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def per_second(number: float | None) -> str:
+    """A throughput: "1,250 / s", "3.2 / s"; nothing for what is not known."""
+    if number is None:
+        return ""
+    return f"{number:,.0f} / s" if number >= 100 else f"{number:.3g} / s"
+
+
 def surprise(plan: TierPlan, result: TierResult | None) -> str:
     """That a tier took much more, or less, than expected; nothing where it did not, or did not come to its end."""
     low, high = plan.predicted_low, plan.predicted_high

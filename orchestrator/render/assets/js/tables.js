@@ -47,18 +47,26 @@ function slower() {
   ];
 }
 
+// Columns about GPUs only where a benchmark has something for them.
+function measured(tier, rows) {
+  const own = [["GPU memory", 6], ["Throughput", 7]].filter(([, at]) => rows.some((row) => row[at]));
+  const names = ["Minimum", "Median", "Mean", "Std. dev.", "Rounds", ...own.map(([name]) => name)];
+  const columns = [["Benchmark", "path"], ...names.map((name) => [name, "num"])];
+  return longTable(`Benchmarks of ${tier}`, columns, rows, (row) => [
+    h("code", null, row[0]),
+    ...row.slice(1, 5).map(benchmarkTime),
+    whole(row[5]),
+    ...own.map(([, at]) => row[at]),
+  ], 50, "benchmarks");
+}
+
 function benchmarksSection() {
   if (!data.benchmarks.length) return;
-  const columns = [["Benchmark", "path"], ["Minimum", "num"], ["Median", "num"], ["Mean", "num"], ["Std. dev.", "num"], ["Rounds", "num"]];
   const count = data.benchmarks.reduce((sum, tier) => sum + tier.rows.length, 0);
   const parts = data.benchmarks.flatMap(({ tier, machine, rows, compared }) => [
     h("p", { class: "quiet" }, [tier, ...machine].join(" · ")),
     ...(compared ? comparison(tier, compared) : []),
-    ...longTable(`Benchmarks of ${tier}`, columns, rows, ([name, min, median, mean, deviation, rounds]) => [
-      h("code", null, name),
-      ...[min, median, mean, deviation].map(benchmarkTime),
-      whole(rounds),
-    ], 50, "benchmarks"),
+    ...measured(tier, rows),
   ]);
   section("benchmarks", "Benchmarks", count, ...parts);
 }
