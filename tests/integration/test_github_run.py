@@ -82,7 +82,8 @@ def test_one_comment_found_again_and_updated(github: LoopbackGitHub, project: Ma
     assert "no changed file matches docs/" in comment.body.replace("\\", "")
     assert "waits for the label" in comment.body
     assert "of the change: **50.0%** (1 of 2 lines)" in comment.body
-    assert "`src/calc.py`: 6" in comment.body
+    assert "`src/calc.py`: [6](" in comment.body
+    assert f"/blob/{job.pull.head_sha}/src/calc.py#L6)" in comment.body
     assert "actions/runs/77" in comment.body
 
     job.project.write({"tests/test_calc.py": "def test_add():\n    assert 1 + 1 == 3\n"})

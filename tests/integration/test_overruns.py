@@ -73,18 +73,20 @@ def test_a_budget_holds(
     for module in culprit.needs:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs {module}")
-    # On a machine that is busier now than when its patience was measured, pytest may not even get to the culprit.
+    expected = culprit.ending_xdist if workers else culprit.ending
+    # On a machine busier now than when its patience was measured, pytest may not even get to the culprit, or not from
+    # there to its own end.
     for factor in (1, 2, 4):
         budget = factor * patience[workers] + culprit.slow_start
         directory = tmp_path / str(factor)
         directory.mkdir()
         seen = observe(culprit, directory, workers=workers, deadline=budget, containment=containment)
-        if seen.culprits:
+        if seen.culprits and seen.outcome.ending.value == expected:
             break
     outcome = seen.outcome
     said = f"{outcome}\n{(directory / 'output.log').read_text(errors='replace')[-3000:]}"
 
-    assert outcome.ending.value == (culprit.ending_xdist if workers else culprit.ending), said
+    assert outcome.ending.value == expected, said
     assert outcome.survivors == (), said
     assert seen.alive == (), said
     assert seen.wall <= budget + PROMISE, said

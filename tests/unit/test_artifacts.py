@@ -94,7 +94,7 @@ def test_what_is_no_zip(tmp_path: Path) -> None:
             unpack(content, tmp_path / "out")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=60), st.integers(0, 400), st.integers(0, 255))
 def test_a_damaged_one_is_refused_or_unpacked_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, extra: bytes, place: int, value: int

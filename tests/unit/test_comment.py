@@ -188,7 +188,7 @@ def test_the_marker_names_the_configuration() -> None:
     assert marker("abc") == "<!-- mltiers:comment config=abc -->"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(), st.text())
 def test_any_text_at_all(name: str, text: str) -> None:
     comment = render_comment(a_run(failing(name, text=text, message=text)), links=Links())

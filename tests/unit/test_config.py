@@ -220,7 +220,6 @@ def test_bytes_with_a_byte_order_mark_and_windows_line_ends() -> None:
 # --- the small languages -------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.integers(1, 7 * 24 * 3600 * 1000))
 @example(1)
 @example(59_999)
@@ -261,7 +260,7 @@ TOKENS = st.sampled_from(
 )
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True)
+@settings(max_examples=1500)
 @given(st.lists(TOKENS, min_size=1, max_size=9), st.booleans())
 @example(["device", "(", "name", "=", "'cuda'", ",", "n", "=", "2", ")"], True)
 @example(["not", "not", "(", "gpu", ")"], True)
@@ -331,7 +330,7 @@ DOCUMENTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(document=DOCUMENTS, flow=st.booleans(), data=st.data())
 def test_every_valid_document_is_read_and_fits_the_schema_and_no_misspelt_key_does(
     document: dict[str, Any], flow: bool, data: st.DataObject

@@ -150,7 +150,7 @@ PLAIN_WORDS = """version tiers unit gpu defaults env budget when needs paths mar
 WORDS = st.sampled_from([*PLAIN_WORDS.split(), "", "\t", "\n", "\n  ", "\n    ", "\r\n", "\x00", "\u2028", "\x85"])
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(st.one_of(st.text(max_size=200), st.binary(max_size=200), st.lists(WORDS, max_size=40).map(" ".join)))
 def test_no_text_does_anything_but_parse_or_fail_politely(source: str | bytes) -> None:
     try:
@@ -172,7 +172,7 @@ VALUES = st.recursive(
 KEYS = st.sampled_from(sorted(fields_of(Tier)))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(
     tiers=st.dictionaries(st.sampled_from(["a", "b", "c"]), st.dictionaries(KEYS, VALUES, max_size=4), max_size=3),
     defaults=st.dictionaries(KEYS, VALUES, max_size=3),
@@ -208,7 +208,7 @@ tiers:
 """
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(st.integers(0, len(VALID) - 1), st.integers(0, 12), st.text(max_size=3) | WORDS)
 def test_no_edit_of_a_valid_file_does_anything_but_parse_or_fail_politely(at: int, removed: int, added: str) -> None:
     with suppress(ConfigError):

@@ -250,7 +250,7 @@ def test_the_file_being_collected_is_named():
     assert log.collecting == (("gw0", "b.py"),)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(st.integers(0, 2000))
 def test_a_stream_cut_anywhere_is_no_problem_and_loses_only_its_end(cut):
     stream = Stream().add("collected", count=2).test("t.py::a").test("t.py::b", "passed", "failed", "passed").end(1)
@@ -361,7 +361,7 @@ def test_names_survive(name):
     assert only(Stream().test(name).end().read()).node_id == name
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.one_of(

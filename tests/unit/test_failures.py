@@ -155,7 +155,7 @@ def test_a_test_that_fails_in_two_tiers_is_one() -> None:
     assert (len(cause.tests), cause.tiers) == (1, ("unit", "gpu"))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(
@@ -177,7 +177,7 @@ def test_every_failing_test_is_in_a_cause_and_no_other_test_is(tests, tier) -> N
     assert all(cause.excerpt.count("\n") < LINES for cause in found.causes)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(st.randoms(use_true_random=False))
 def test_the_order_in_which_tests_ended_changes_nothing(random) -> None:
     tests = [a_test(f"{n}", message=f"E{n % 4}: x", line=n % 3, text=f"E   E{n % 4}: x {n}") for n in range(12)]
@@ -486,7 +486,7 @@ def test_a_long_explanation_is_cut() -> None:
     assert lines[-1] == "E   …"
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(st.text(alphabet=st.sampled_from("E> :_\n^ab3./"), max_size=300) | st.text(), st.none() | st.text(max_size=40))
 def test_any_text_has_an_excerpt(text: str, message: str | None) -> None:
     assert len(excerpt(text, message).split("\n")) <= LINES

@@ -264,7 +264,7 @@ def collects(tier: Tier, path: str, case: Case) -> bool:
     return not tier.markers or Expression.compile(tier.markers).evaluate(lambda marker, **_: marker in case.markers)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 @given(st.lists(FILES, min_size=1, max_size=6, unique_by=lambda file: file.path), NAMES)
 def test_every_draft_is_valid_and_leaves_no_test_out(files: list[PythonFile], prefix: str) -> None:
     facts = RepositoryFacts(files=tuple(files), test_paths=frozenset(file.path for file in files), prefix=prefix)

@@ -401,7 +401,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 @given(st.lists(st.one_of(FRAGMENTS, st.text(max_size=5)), max_size=40), st.integers(1, 50))
 def test_no_content_raises(fragments, size):
     data = "".join(fragments).encode("utf-8", "surrogatepass")
@@ -412,13 +412,13 @@ def test_no_content_raises(fragments, size):
     assert read.problems or bad == 0 or naive_failures(data)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(data):
     assert read_junit(data).problems
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(st.integers(0, 2000))
 def test_a_report_cut_anywhere_is_a_problem(cut):
     data = report(OK, case("test_b", FAILURE), case("test_c", "<skipped/>"), attributes='tests="3"').encode()

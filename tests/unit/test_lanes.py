@@ -6,7 +6,7 @@ import heapq
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pytest_mltiers.lanes import Lanes
 
@@ -57,7 +57,6 @@ DRAWN = st.lists(st.tuples(st.integers(0, 3), st.floats(0, 10), st.floats(0, 10)
 
 
 @given(DRAWN, st.integers(1, 6), st.integers(0, 5))
-@settings(deadline=None)
 def test_every_test_runs_exactly_once_whatever_the_estimates(
     drawn: list[tuple[int, float, float]], workers: int, failed: int
 ) -> None:

@@ -259,7 +259,7 @@ def test_every_text_that_comes_out_can_be_encoded():
 NAMES = st.text(st.characters(exclude_characters=".:[]/#", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(st.lists(NAMES, min_size=1, max_size=3), st.lists(NAMES, max_size=2), NAMES, st.text(max_size=10))
 def test_a_node_id_survives_its_way_through_a_report(folders, classes, name, parameters):
     file = "/".join(folders) + ".py"
@@ -284,7 +284,7 @@ RESULTS = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(st.lists(RESULTS, max_size=6, unique_by=lambda test: test.node_id), TEXTS)
 def test_a_written_report_is_read_back_without_a_problem(tests, name):
     read = read_junit(write_junit(tests, name=name, seconds=2.5))
