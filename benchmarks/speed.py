@@ -1,16 +1,20 @@
 """How fast a unit tier is, against what a team would use instead: the same suites, the same Python, pair by pair.
 
     python benchmarks/speed.py [--pairs 7] [--workers 2] [--cpus 0,1] [--out benchmarks/speed.md] [--only NAME,...]
+                               [--suites fast_shape,skewed] [--memory]
 
 Every command is one whole process, wall time; the commands of a round follow each other in a rotating order, so that a
 drift of the machine hits all alike. A command that does not pass all tests is shown as not working, with its last line.
-Peers that are not installed are named as such. `mltiers` is what a tier's command does with warm workers: everything of
-ours but the orchestrator's own start is in it (benchmarks/overhead.md has that).
+Peers that are not installed are named as such. `mltiers` is what `mltiers run` does for its tiers, from the start of
+the process that is kept for the run: supervised, streamed, with coverage off as the peers have it. Planning is not in
+it (benchmarks/overhead.md has that), though the kept process imports while it goes on. `--memory`: instead of times,
+the most proportional memory (PSS) that all processes of a run had together, sampled every 50 ms.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -21,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,9 +33,17 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
+from orchestrator.kept import Kept
+from orchestrator.model import Keeping
+from orchestrator.process import supervise
+from orchestrator.tree import descendants, process_table
+
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "plugin" / "src"
 START = PLUGIN / "pytest_mltiers" / "warm" / "start.py"
+COLD, SECOND = "mltiers, the only tier of a job", "mltiers, second tier of a job"
+ALONE = "mltiers, third tier, one worker"
+Result = tuple[str, float, int, str]  # name, wall seconds, tests passed, last line
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 MODEL = """
@@ -93,12 +106,23 @@ def test_overfits_{number}(steps):
 
 @dataclass(frozen=True)
 class Peer:
-    """One way to run a suite's tests: the command (None: not installed), its environment, what to do beforehand."""
+    """One way to run a suite's tests: the command (None: not installed) and its environment."""
 
     name: str
     command: list[str] | None
     env: dict[str, str] = field(default_factory=dict)
-    before: Callable[[], object] = lambda: None
+
+
+@dataclass(frozen=True)
+class Job:
+    """Tiers of ours, one after the other, forked from one process: their names, and the workers of each."""
+
+    tiers: tuple[tuple[str, int], ...]
+    modules: tuple[str, ...]  # that the process imports which is kept
+
+    @property
+    def name(self) -> str:
+        return self.tiers[-1][0]
 
 
 def fast_shape(folder: Path) -> None:
@@ -131,34 +155,24 @@ def project(folder: Path) -> None:
         (folder / name).write_text(text)
 
 
-def peers(folder: Path, workers: int) -> list[Peer]:
-    """Everything to compare, ours first."""
+def jobs(workers: int) -> list[Job]:
+    """Ours: a job with one tier, which is as cold as it gets, and one with more."""
+    return [
+        Job(((COLD, workers),), ("torch",)),
+        Job((("mltiers, first of three tiers", workers), (SECOND, workers), (ALONE, 1)), ("torch", "torch._dynamo")),
+    ]
+
+
+def peers(workers: int) -> list[Peer]:
+    """What else there is."""
     python = [sys.executable]
     one = dict.fromkeys(THREADS, "1")
-    order = folder / "warm.json"
-
-    def ours() -> None:
-        found = {"modules": ["torch"], "later": ["torch._dynamo"], "own": ["mine", "conftest"]}
-        order.write_text(json.dumps(found))
 
     def module(name: str, *words: str) -> list[str] | None:
         return [*python, *words] if importlib.util.find_spec(name) else None
 
     n = str(workers)
-    plugin = {"PYTHONPATH": str(PLUGIN)}
-    streamed = {"MLTIERS_EVENTS": str(folder / "events.jsonl")}
     return [
-        Peer(
-            "mltiers, warm workers",
-            [*python, str(START), str(order), "--", "-p", "pytest_mltiers", "-n", n, "tests"],
-            {**one, **plugin, **streamed},
-            ours,
-        ),
-        Peer(
-            "mltiers, plain workers",
-            [*python, "-m", "pytest", "-p", "pytest_mltiers", "-n", n, "tests"],
-            {**one, **plugin, **streamed},
-        ),
         Peer(f"pytest -n {n}, as it comes", [*python, "-m", "pytest", "-n", n, "tests"]),
         Peer(f"pytest -n {n}, one thread each", [*python, "-m", "pytest", "-n", n, "tests"], one),
         Peer(
@@ -174,50 +188,163 @@ def peers(folder: Path, workers: int) -> list[Peer]:
     ]  # fmt: skip
 
 
-def once(peer: Peer, folder: Path, expected: int | None) -> tuple[float, int, str]:
-    """(wall seconds, tests passed, last line). Never raises for what the command does."""
-    assert peer.command is not None
+def environment(folder: Path, extra: dict[str, str]) -> dict[str, str]:
+    """What a command gets: ours without what would give one of them an advantage."""
+    kept = {name: value for name, value in os.environ.items() if name not in THREADS and not name.startswith("PYTEST")}
+    paths = [extra.get("PYTHONPATH"), str(folder), os.environ.get("PYTHONPATH")]
+    return {**kept, **extra, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def once(peer: Peer | Job, folder: Path, expected: int | None) -> list[Result]:
+    """Run it. Never raises for what the tests do."""
     for left in (folder / "events.jsonl", folder / ".pytest_cache"):
         shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-    peer.before()
-    kept = {name: value for name, value in os.environ.items() if name not in THREADS and not name.startswith("PYTEST")}
-    paths = [peer.env.get("PYTHONPATH"), str(folder), os.environ.get("PYTHONPATH")]
-    env = {**kept, **peer.env, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    if isinstance(peer, Job):
+        return once_ours(peer, folder, expected)
+    assert peer.command is not None
     began = time.perf_counter()
     try:
         done = subprocess.run(
-            peer.command, cwd=folder, env=env, stdin=-3, stdout=-1, stderr=-2, timeout=180, check=False
+            peer.command,
+            cwd=folder,
+            env=environment(folder, peer.env),
+            stdin=-3,
+            stdout=-1,
+            stderr=-2,
+            timeout=180,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        return 180.0, 0, "did not end within 180 s"
+        return [(peer.name, 180.0, 0, "did not end within 180 s")]
     taken = time.perf_counter() - began
-    text = done.stdout.decode(errors="replace")
+    return [(peer.name, taken, *verdict(done.returncode, done.stdout.decode(errors="replace"), expected))]
+
+
+def once_ours(job: Job, folder: Path, expected: int | None) -> list[Result]:
+    """The tiers of a job; the first one's time begins with the start of the process that is kept."""
+    ours = {**dict.fromkeys(THREADS, "1"), "PYTHONPATH": str(PLUGIN), "MLTIERS_EVENTS": str(folder / "events.jsonl")}
+    env = environment(folder, ours)
+    order, log = folder / "warm.json", folder / "output.log"
+    own = ("conftest", "mine")
+    keeping = Keeping(
+        python=sys.executable, env={}, modules=job.modules, own=own, rewritten=(), tiers=frozenset(dict(job.tiers))
+    )
+    results: list[Result] = []
+    began = time.perf_counter()
+    with Kept(keeping, root=folder, variables=env, plugin=PLUGIN) as kept:
+        for name, workers in job.tiers:
+            told = {"modules": ["torch"], "later": ["torch._dynamo"], "own": own, "alone": workers == 1}
+            order.write_text(json.dumps(told))
+            xdist = ["-n", str(workers)] if workers > 1 else []
+            words = [str(START), str(order), "--", "-p", "pytest_mltiers", *xdist, "tests"]
+            done = supervise([sys.executable, *words], cwd=folder, env=env, deadline=180, log=log, kept=kept)
+            taken = time.perf_counter() - began
+            said = log.read_text(errors="replace")
+            passed, last = verdict(done.exit_code or 0, said, expected)
+            told = json.loads(order.read_text())
+            if passed == expected and not (told["warm"] and told["kept"]):
+                passed, last = -1, f"not warm: {told}"
+            results.append((name, taken, passed, last))
+            (folder / "events.jsonl").unlink(missing_ok=True)
+            began = time.perf_counter()
+    return results
+
+
+def verdict(code: int, text: str, expected: int | None) -> tuple[int, str]:
+    """(tests passed, last line); -1 and why where it did not work."""
     passed = sum(map(int, re.findall(r"(\d+) passed", text)[-1:]))
     last = (text.strip().splitlines() or [""])[-1][:160]
-    if done.returncode or (expected and passed < expected):
+    if code or (expected and passed < expected):
         said = [line for line in text.splitlines() if "rror" in line] or [last]
-        return taken, -1, f"exit {done.returncode}: {said[0][:160]}"
-    return taken, passed, last
+        return -1, f"exit {code}: {said[0][:160]}"
+    return passed, last
+
+
+class Memory:
+    """Samples what all processes below this one take together, while it is entered."""
+
+    def __init__(self) -> None:
+        self.most = 0  # KiB of PSS, and with how many processes
+        self.processes = 0
+
+    def __enter__(self) -> Memory:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._over.wait(0.05):
+            found = [pss(process.pid) for process in descendants(process_table(), [os.getpid()])]
+            if sum(found) > self.most:
+                self.most, self.processes = sum(found), len([one for one in found if one])
+
+
+def pss(pid: int) -> int:
+    """The proportional set size of a process in KiB; 0 once it is gone."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    return 0
+
+
+def memory(suite: Callable[[Path], None], runs: int, workers: int, only: list[str]) -> list[str]:
+    """The table of one suite's memory."""
+    folder = Path(tempfile.mkdtemp(prefix="speed-"))
+    suite(folder)
+    lines = [
+        f"### {suite.__name__.replace('_', '-')}: memory, {workers} workers, {runs} runs",
+        "",
+        "| most at any time | PSS of all processes, median | range | processes |",
+        "|---|---|---|---|",
+    ]
+    for peer in chosen(workers, only):
+        if isinstance(peer, Peer) and peer.command is None:
+            continue
+        seen = []
+        for _ in range(runs):
+            with Memory() as found:
+                once(peer, folder, None)
+            seen.append((found.most / 1024, found.processes))
+        sizes = [size for size, _ in seen]
+        middle = f"{statistics.median(sizes):.0f} MiB | {min(sizes):.0f}–{max(sizes):.0f} MiB"
+        lines.append(f"| {peer.name} | {middle} | {seen[-1][1]} |")
+    shutil.rmtree(folder, ignore_errors=True)
+    return [*lines, ""]
+
+
+def chosen(workers: int, only: list[str]) -> list[Peer | Job]:
+    """All, or those whose name holds one of these words."""
+    everyone: list[Peer | Job] = [*jobs(workers), *peers(workers)]
+    return [p for p in everyone if not only or any(word in p.name for word in only)]
 
 
 def compare(suite: Callable[[Path], None], pairs: int, workers: int, only: list[str]) -> list[str]:
     """The table of one suite."""
     folder = Path(tempfile.mkdtemp(prefix="speed-"))
     suite(folder)
-    everyone = [p for p in peers(folder, workers) if not only or any(word in p.name for word in only)]
-    expected = once(Peer("collect", [sys.executable, "-m", "pytest", "tests"]), folder, None)[1]  # also compiles
-    seen: dict[str, list[float]] = {peer.name: [] for peer in everyone}
-    broken: dict[str, str] = {p.name: "is not installed, or not for this Python" for p in everyone if p.command is None}
+    everyone = chosen(workers, only)
+    # It compiles, too.
+    expected = once(Peer("collect", [sys.executable, "-m", "pytest", "tests"]), folder, None)[0][2]
+    seen: dict[str, list[float]] = {}
+    for peer in everyone:
+        seen |= {name: [] for name in (dict(peer.tiers) if isinstance(peer, Job) else (peer.name,))}
+    missing = [p.name for p in everyone if isinstance(p, Peer) and p.command is None]
+    broken = dict.fromkeys(missing, "is not installed, or not for this Python")
     for number in range(pairs):
         turn = number % len(everyone)
         for peer in everyone[turn:] + everyone[:turn]:
             if peer.name in broken:
                 continue
-            taken, passed, last = once(peer, folder, expected)
-            if passed != expected:
-                broken[peer.name] = f"{passed if passed >= 0 else '?'} of {expected} passed; {last}"
-                continue
-            seen[peer.name].append(taken)
+            for name, taken, passed, last in once(peer, folder, expected):
+                if passed != expected:
+                    broken[name] = f"{passed if passed >= 0 else '?'} of {expected} passed; {last}"
+                seen[name].append(taken)
     shutil.rmtree(folder, ignore_errors=True)
     return rows(seen, broken, expected, suite)
 
@@ -225,23 +352,25 @@ def compare(suite: Callable[[Path], None], pairs: int, workers: int, only: list[
 def rows(
     seen: dict[str, list[float]], broken: dict[str, str], expected: int, suite: Callable[[Path], None]
 ) -> list[str]:
-    """Markdown: medians, spread, and the ratio of medians of pairs to ours."""
-    own = next(name for name in seen if seen[name])
+    """Markdown: medians, spread, and the median and range of the ratios of ours to it, round by round."""
+    owns = [name for name in (COLD, SECOND) if seen.get(name)]
     lines = [
         f"### {suite.__name__.replace('_', '-')}: {(suite.__doc__ or '').strip()}",
         "",
-        f"| {expected} tests | median | quartiles | ours ÷ it, median of pairs | range |",
-        "|---|---|---|---|---|",
+        f"| {expected} tests | median | quartiles | {' | '.join(f'{name} ÷ it' for name in owns)} |",
+        "|---|---|---|" + "---|" * len(owns),
     ]
     for name, times in seen.items():
         if name in broken or not times:
-            lines.append(f"| {name} | – | – | {broken.get(name, 'never ran')} | |")
+            lines.append(f"| {name} | – | – | {broken.get(name, 'never ran')} |" + " |" * (len(owns) - 1))
             continue
-        ratios = sorted(a / b for a, b in zip(seen[own], times, strict=False))
         low, _, high = statistics.quantiles(times, n=4) if len(times) > 1 else (times[0],) * 3
-        ratio = "" if name == own else f"{statistics.median(ratios):.2f}"
-        spread = "" if name == own else f"{ratios[0]:.2f}–{ratios[-1]:.2f}"
-        lines.append(f"| {name} | {statistics.median(times):.2f} s | {low:.2f}–{high:.2f} s | {ratio} | {spread} |")
+        cells = [name, f"{statistics.median(times):.2f} s", f"{low:.2f}–{high:.2f} s"]
+        for own in owns:
+            ratios = sorted(a / b for a, b in zip(seen[own], times, strict=False))
+            told = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})"
+            cells.append("" if name.startswith("mltiers") else told)
+        lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 
@@ -253,6 +382,7 @@ def main() -> None:
     parser.add_argument("--cpus", default="")
     parser.add_argument("--suites", default="fast_shape,skewed")
     parser.add_argument("--only", default="")
+    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.cpus:
@@ -268,7 +398,8 @@ def main() -> None:
     ]
     only = [word for word in options.only.split(",") if word]
     for name in options.suites.split(","):
-        lines += compare({"fast_shape": fast_shape, "skewed": skewed}[name], options.pairs, options.workers, only)
+        measure = memory if options.memory else compare
+        lines += measure({"fast_shape": fast_shape, "skewed": skewed}[name], options.pairs, options.workers, only)
         print("\n".join(lines), flush=True)
     if options.out:
         options.out.write_text("\n".join(lines))
