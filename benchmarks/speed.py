@@ -190,7 +190,9 @@ def peers(workers: int) -> list[Peer]:
 
 def environment(folder: Path, extra: dict[str, str]) -> dict[str, str]:
     """What a command gets: ours without what would give one of them an advantage."""
-    kept = {name: value for name, value in os.environ.items() if name not in THREADS and not name.startswith("PYTEST")}
+    # Without compiled files a plugin that imports at the end (hypothesis) would cost all of them seconds.
+    dropped = {*THREADS, "PYTHONDONTWRITEBYTECODE"}
+    kept = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("PYTEST")}
     paths = [extra.get("PYTHONPATH"), str(folder), os.environ.get("PYTHONPATH")]
     return {**kept, **extra, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 

@@ -231,7 +231,7 @@ class Tier(_Section, frozen=True, kw_only=True):
     warm: Annotated[
         Literal["auto"] | bool,
         doc(
-            "fork the test processes from one that has imported what the tests import (Linux, two workers or more); "
+            "fork the test processes from one that has imported what the tests import (Linux; no benchmarks); "
             "`auto`: where nothing speaks against it; true: also for tiers with GPUs, and "
             "whatever variables the tests set"
         ),

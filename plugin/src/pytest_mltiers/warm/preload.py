@@ -102,21 +102,28 @@ def preload(modules: Sequence[str], around: Surroundings, environment: WatchedEn
         raise NotWarm("this Python is traced from its start (coverage of subprocesses, a debugger)")
     done: list[str] = []
     left_alone = plugins | around.rewritten | around.own
-    for module in modules:
-        if module.partition(".")[0] in left_alone or not _installed(module):
-            continue
-        before = set(sys.modules)
-        if not _import(module):
-            continue
-        fresh = set(sys.modules) - before
-        _look(module, fresh, around, plugins)
-        if _children() - children:
-            raise Unfit(module, "starts a process when it is imported")
-        if len(_tasks()) > 1:
-            raise Unfit(module, f"starts {len(_tasks()) - 1} thread(s) when it is imported")
-        if opened := _descriptors() - descriptors:
-            raise Unfit(module, f"opens a file when it is imported: {min(opened)[1]}")
-        done.append(module)
+    # What an import makes stays: looking for garbage in it, again and again, is a fifth of torch's import.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        for module in modules:
+            if module.partition(".")[0] in left_alone or not _installed(module):
+                continue
+            before = set(sys.modules)
+            if not _import(module):
+                continue
+            fresh = set(sys.modules) - before
+            _look(module, fresh, around, plugins)
+            if _children() - children:
+                raise Unfit(module, "starts a process when it is imported")
+            if len(_tasks()) > 1:
+                raise Unfit(module, f"starts {len(_tasks()) - 1} thread(s) when it is imported")
+            if opened := _descriptors() - descriptors:
+                raise Unfit(module, f"opens a file when it is imported: {min(opened)[1]}")
+            done.append(module)
+    finally:
+        if collects:
+            gc.enable()
     if set_later := sorted(name for name in around.sets if environment.matters(name)):
         raise NotWarm(f"the tests set {set_later[0]}, which is read by what would be imported ahead")
     return tuple(done)
