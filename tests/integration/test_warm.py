@@ -52,9 +52,10 @@ def test_a_budget_holds_over_what_a_kept_process_has_forked(culprit: Culprit, wo
 
 
 def holds(culprit: Culprit, tmp_path: Path, *, kept: bool, workers: int = 2) -> None:
-    # Whoever kills the process that workers are forked from ends them, not the run.
     expected = culprit.ending_xdist if workers else culprit.ending
-    if workers and culprit.name == "kills-its-parent":
+    # Whoever kills the process that workers are forked from ends them, not the run. And a process that was forked warm
+    # ends without what native code has left to do at its end (docs/warm-workers.md).
+    if culprit.name == "c-destructor-at-exit" or (workers and culprit.name == "kills-its-parent"):
         expected = "exited"
     # Till pytest gets to the culprit, and from there to its own end where it has one, on a machine as busy as this.
     for budget in (4.0, 8.0, 16.0, 32.0):
