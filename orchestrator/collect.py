@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from msgspec import structs
+
 from orchestrator.model import (
     Benchmark,
     Coverage,
@@ -66,6 +68,8 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
     """Everything known about one tier. Changes nothing, and never raises for what is in the folder."""
     problems = list(outcome.problems)
     junit = _read(folder / "junit.xml", read_junit, problems)
+    if junit is not None and outcome.ending is Ending.UNKNOWN and not outcome.seconds:
+        outcome = replace(outcome, seconds=junit.seconds)  # it came without a result.json
     log = _read(folder / "events.jsonl", _events, problems)
     stopped = outcome.ending in _STOPPED
     if stopped and log is not None:
@@ -92,7 +96,7 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         seconds=outcome.seconds,
         started=outcome.started,
         stopped=outcome.stopped,
-        tests=tuple(_relative(test, root) for test in tests),
+        tests=_relative_to(root, tests),
         has_report=junit is not None or (stopped and bool(tests)),
         problems=tuple(dict.fromkeys(problems)),
         coverage=coverage,
@@ -310,12 +314,6 @@ def recorded_commit(folder: Path) -> str | None:
     return sha if isinstance(sha, str) else None
 
 
-def declared_seconds(folder: Path) -> float:
-    """The time a JUnit report gives for itself, for a tier that came without a ``result.json``."""
-    junit = _read(folder / "junit.xml", read_junit, [])
-    return junit.seconds if junit is not None else 0.0
-
-
 def write_result(result: TierResult, folder: Path, *, sha: str | None) -> None:
     """Write the tier's ``result.json``."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -425,7 +423,7 @@ def _as_at_the_stop(test: TestResult, log: EventLog, outcome: Outcome) -> TestRe
     if failed_at is None or failed_at < outcome.stopped:
         return test
     seconds = max(0.0, outcome.stopped - test.started) if test.started is not None else test.seconds
-    return replace(test, outcome=TestOutcome.UNFINISHED, seconds=seconds, message=None)
+    return structs.replace(test, outcome=TestOutcome.UNFINISHED, seconds=seconds, message=None)
 
 
 def _synthesise(folder: Path, name: str, tests: tuple[TestResult, ...], outcome: Outcome) -> None:
@@ -436,9 +434,17 @@ def _synthesise(folder: Path, name: str, tests: tuple[TestResult, ...], outcome:
     report.write_bytes(write_junit(tests, name=name, seconds=outcome.seconds))
 
 
+def _relative_to(root: Path, tests: tuple[TestResult, ...]) -> tuple[TestResult, ...]:
+    """The files of failures relative to the root, as annotations need them; what is outside is nobody's to annotate."""
+    if not any(test.file is not None and test.file.startswith("/") for test in tests):
+        return tests
+    return tuple(_relative(test, root) for test in tests)
+
+
 def _relative(test: TestResult, root: Path) -> TestResult:
-    """The file of a failure relative to the root, as annotations need it; a file outside it is nobody's to annotate."""
     if test.file is None or not test.file.startswith("/"):
         return test
     inside = Path(os.path.relpath(test.file, root)).as_posix()
-    return replace(test, file=None, line=None) if inside.startswith("../") else replace(test, file=inside)
+    return (
+        structs.replace(test, file=None, line=None) if inside.startswith("../") else structs.replace(test, file=inside)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from orchestrator.conclude import conclude
 from orchestrator.dispatch import Office
 from orchestrator.dispatched import Dispatch
 from orchestrator.elsewhere import Elsewhere
@@ -11,7 +12,7 @@ from orchestrator.errors import InfrastructureError, UsageError
 from orchestrator.gather import Situation
 from orchestrator.model import Ending, Plan, TierPlan
 from orchestrator.office import needed, open_office
-from orchestrator.pipeline import conclude, lines_of_the_change
+from orchestrator.pipeline import lines_of_the_change
 from orchestrator.plan import NOT_ASKED_FOR
 from orchestrator.prepare import Hands, Options, out_folder, prepare
 from orchestrator.publish import Published

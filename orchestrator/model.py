@@ -7,10 +7,15 @@ repository are POSIX strings relative to the folder of ``ml-tiers.yml``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
+from operator import attrgetter
 from typing import Any
+
+import msgspec
 
 from orchestrator.errors import ExitCode
 
@@ -402,8 +407,7 @@ class TestOutcome(str, Enum):
         return self in (TestOutcome.FAILED, TestOutcome.ERROR, TestOutcome.UNFINISHED)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One attempt of a test that was tried more than once."""
 
     outcome: TestOutcome
@@ -412,9 +416,8 @@ class Attempt:
     text: str | None = None  # traceback as pytest printed it
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TestResult:
-    """One test of a tier."""
+class TestResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One test of a tier. There may be a million: a Struct is made in a fifth of the time of a dataclass."""
 
     __test__ = False
 
@@ -480,19 +483,19 @@ class Coverage:
 
     files: Mapping[str, FileCoverage]
 
-    @property
+    @cached_property
     def covered(self) -> int:
         return sum(len(f.executed) for f in self.files.values())
 
-    @property
+    @cached_property
     def statements(self) -> int:
         return sum(f.statements for f in self.files.values())
 
-    @property
+    @cached_property
     def branch_covered(self) -> int:
         return sum(len(f.executed_branches) for f in self.files.values())
 
-    @property
+    @cached_property
     def branch_total(self) -> int:
         return self.branch_covered + sum(len(f.missing_branches) for f in self.files.values())
 
@@ -631,17 +634,16 @@ class TierResult:
     stacks: str = ""
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def flaky(self) -> int:
         """How many tests failed first and passed when they were tried again."""
         return sum(1 for test in self.tests if test.attempts and not test.outcome.bad)
 
-    @property
+    @cached_property
     def counts(self) -> Counts:
-        tally = {outcome.value: 0 for outcome in TestOutcome}
-        for test in self.tests:
-            tally[test.outcome.value] += 1
-        return Counts(**tally)
+        """How many of its tests ended how."""
+        tally = Counter(map(attrgetter("outcome"), self.tests))
+        return Counts(**{outcome.value: tally[outcome] for outcome in TestOutcome})
 
 
 # --- verdict -------------------------------------------------------------------------------------------------------

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from orchestrator.dispatch import Office
 from orchestrator.errors import UsageError
 from orchestrator.gather import Situation
 from orchestrator.model import Plan
 from orchestrator.prepare import Hands, Options
+
+if TYPE_CHECKING:
+    from orchestrator.dispatch import Office
 
 
 def open_office(situation: Situation, hands: Hands) -> Office | None:
     """From where tiers are started elsewhere; None where there is no token to do it with."""
     if situation.github is None:
         return None
+    from orchestrator.dispatch import Office
+
     return Office(
         github=situation.github,
         store=situation.memory.store if situation.memory is not None else None,

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping
 
 from orchestrator.base_tree import find_base
-from orchestrator.coverage_past import coverage_past, measured_files
+from orchestrator.conclude import conclude
 from orchestrator.dispatch import Office
 from orchestrator.elsewhere import Elsewhere
 from orchestrator.errors import InfrastructureError, UsageError
-from orchestrator.failures import explain
 from orchestrator.gather import Situation, changed_lines
-from orchestrator.judge import NOTHING_CHANGED, judge, judge_tier, measurable, own_patch
+from orchestrator.judge import NOTHING_CHANGED, judge_tier, measurable, own_patch
 from orchestrator.kept import Kept
 from orchestrator.local import KeepingWarm, Workplace, run_here
 from orchestrator.machine import effective_cpus
@@ -22,16 +20,12 @@ from orchestrator.office import open_office, without_github
 from orchestrator.plan import install_line
 from orchestrator.prepare import Hands, Options, out_folder, prepare
 from orchestrator.progress import Progress
-from orchestrator.publish import Published, publish, spoiled
+from orchestrator.publish import Published
 from orchestrator.records.history import estimates
-from orchestrator.remember import blob_ids, read_history
+from orchestrator.remember import read_history
 from orchestrator.results_folder import own_folder
 from orchestrator.shards import Timings
-from orchestrator.statuses import post_statuses
 from orchestrator.sweep import sweep
-
-# Events whose commit is a pull request's head.
-_OF_A_HEAD = ("pull_request", "issue_comment", "workflow_dispatch", "workflow_run")
 
 
 def run(options: Options, hands: Hands) -> Published:
@@ -99,46 +93,6 @@ def lines_of_the_change(plan: Plan, situation: Situation) -> Mapping[str, frozen
     return measurable(plan, changed_lines(situation)) if asked else NOTHING_CHANGED
 
 
-def conclude(
-    plan: Plan, results: dict[str, TierResult], situation: Situation, options: Options, hands: Hands
-) -> Published:
-    """Judge, remember, render, publish."""
-    lines = changed_lines(situation)
-    past = coverage_past(
-        situation.history,
-        base_sha=situation.event.base_sha,
-        current=blob_ids(measured_files(situation.history), situation.root),
-        now=time.time(),
-    )
-    judged = judge(plan, results, changed_lines=lines, newer_head=_newer_head(situation, hands), past=past)
-    verdict = explain(judged, situation.history)
-    if situation.github is not None and options.dispatch:
-        url = situation.event.run.url if situation.event.run is not None else None
-        wrong = post_statuses(verdict, situation.github, url=url)
-        verdict = spoiled(verdict, f"GitHub could not be told: {'; '.join(wrong)}") if wrong else verdict
-    return publish(
-        verdict,
-        memory=situation.memory if _speaks_for_itself(plan, situation) else None,
-        history=situation.history,
-        changed_lines=lines,
-        past=past,
-        out=out_folder(options, situation),
-        prefix=situation.prefix,
-        environment=hands.environment,
-        github=situation.github,
-        comment=options.comment,
-        talk=hands.talk,
-    )
-
-
-def _speaks_for_itself(plan: Plan, situation: Situation) -> bool:
-    """Whether this job's results are remembered by itself. A part of a tier is remembered with the others by the job
-    that reports them, and the job that runs tests on a team's machine holds no token that could write.
-    """
-    here = [tier for tier in plan.tiers if tier.run and tier.where == "here"]
-    return not any(tier.shards > 1 or (tier.runner and situation.event.on_github) for tier in here)
-
-
 def _timings(plan: Plan, situation: Situation) -> dict[str, Timings]:
     """The durations that the shards which run here are split by. Raises InfrastructureError where they cannot be read:
     split by others, this shard and those beside it would miss tests.
@@ -158,21 +112,3 @@ def _timings(plan: Plan, situation: Situation) -> dict[str, Timings]:
         name: Timings(snapshot=history.version, seconds={t: e.seconds for t, e in estimates(history.of(name)).items()})
         for name in names
     }
-
-
-def _newer_head(situation: Situation, hands: Hands) -> str | None:
-    """The pull request's head by now, if it is not the commit we tested."""
-    event = situation.event
-    if event.name not in _OF_A_HEAD or event.pull_request is None or situation.github is None or hands.cancel.is_set:
-        return None
-    try:
-        head = situation.github.pull_request(event.pull_request.number).head_sha
-    except InfrastructureError as error:
-        print(f"whether the pull request has a newer head is unknown: {error.message}", file=hands.talk)
-        return None
-    return None if head == event.sha or _merges(situation, event.sha, head) else head
-
-
-def _merges(situation: Situation, sha: str | None, head: str) -> bool:
-    """Whether the tested commit is one that merges the head, as that of a merge queue does."""
-    return situation.git is not None and sha is not None and situation.git.parents(sha)[1:] == (head,)

@@ -65,6 +65,7 @@ def publish(
     """
     event = run.plan.event
     links = Links(run=event.run.url if event.run is not None else None, source=source_url(event, prefix))
+    written = run
     wrong = write_files(run, out=out, prefix=prefix, links=links)
     if wrong:
         run = spoiled(run, f"results could not be written: {'; '.join(wrong)}")
@@ -78,13 +79,15 @@ def publish(
         talk.flush()
     show = _Shown(memory, history, changed_lines=changed_lines, past=past, talk=talk)
     run, url = _tell(run, show, links, github=github, comment=comment, talk=talk)
-    with contextlib.suppress(OSError):
-        _write_text(out / "comment.md", render_comment(show.now(run), links=links))
+    if (shown := show.now(run)) is not written:
+        with contextlib.suppress(OSError):
+            _write_text(out / "comment.md", render_comment(shown, links=links))
     if run is not said:
         with contextlib.suppress(OSError):
             write_json(out / "verdict.json", verdict_document(run))
     report = out / "report.html"
-    append(environment.summary_file, render_summary(run, links=links), talk=talk)
+    if environment.summary_file is not None:
+        append(environment.summary_file, render_summary(run, links=links), talk=talk)
     append(environment.output_file, run_outputs(run, report=str(report), comment_url=url), talk=talk)
     return Published(run=run, report=report, comment_url=url)
 

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from orchestrator.collect import (
     collect_tier,
-    declared_seconds,
     find_parts,
     merge_shards,
     recorded_outcome,
     recorded_plan,
 )
 from orchestrator.errors import UsageError
-from orchestrator.model import Ending, Plan, TierPlan, TierResult
+from orchestrator.model import Plan, TierPlan, TierResult
 
 _NOT_HERE = "no results of it were given"
 
@@ -62,7 +61,4 @@ def _read_tier(plan: TierPlan, folders: Sequence[Path], root: Path) -> TierResul
 
 def read_part(plan: TierPlan, folder: Path, *, root: Path) -> TierResult:
     """One folder with results of a tier, as it was left elsewhere."""
-    outcome = recorded_outcome(plan.name, folder)
-    if outcome.ending is Ending.UNKNOWN and not outcome.seconds:
-        outcome = replace(outcome, seconds=declared_seconds(folder))
-    return collect_tier(plan, outcome, folder, root=root)
+    return collect_tier(plan, recorded_outcome(plan.name, folder), folder, root=root)

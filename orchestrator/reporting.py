@@ -6,17 +6,15 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.elsewhere import artifacts_of, report_part
+from orchestrator.conclude import conclude
 from orchestrator.errors import UsageError
 from orchestrator.gather import Situation
 from orchestrator.model import Ending, Plan, TierResult
 from orchestrator.office import needed, open_office
-from orchestrator.pipeline import conclude
 from orchestrator.prepare import Hands, Options, out_folder, prepare
 from orchestrator.publish import Published
 from orchestrator.reported import read_parts
 from orchestrator.results_folder import own_folder
-from orchestrator.sweep import sweep
 
 
 def report(options: Options, folders: list[Path], hands: Hands) -> Published:
@@ -35,9 +33,13 @@ def report(options: Options, folders: list[Path], hands: Hands) -> Published:
         return _report_dispatched(planned, situation, options, hands)
     with contextlib.ExitStack() as stack:
         if not folders and event.run is not None:
+            from orchestrator.elsewhere import artifacts_of
+
             run_id = event.run.run_id if event.source_run is None else event.source_run.run_id
             folders = stack.enter_context(artifacts_of(needed(open_office(situation, hands)), run_id))
         if (office := open_office(situation, hands)) is not None:
+            from orchestrator.sweep import sweep
+
             sweep(office)
         plan, results = read_parts(
             planned,
@@ -54,6 +56,9 @@ def report(options: Options, folders: list[Path], hands: Hands) -> Published:
 
 
 def _report_dispatched(plan: Plan, situation: Situation, options: Options, hands: Hands) -> Published:
+    from orchestrator.elsewhere import report_part
+    from orchestrator.sweep import sweep
+
     office, event = needed(open_office(situation, hands)), situation.event
     if len(options.tiers) != 1 or event.run is None:
         raise UsageError("report: --nonce goes with one --tier, in the dispatched run itself")

@@ -10,6 +10,7 @@ from orchestrator.model import Arc, Coverage, FileCoverage, KnownGap, PatchCover
 from orchestrator.readers.document import BrokenReportError, load_json_object
 
 MAX_BYTES = 256 * 1024 * 1024
+_INTEGERS = frozenset((int,))  # bool is another type
 
 
 def read_coverage(data: bytes) -> Coverage:
@@ -138,7 +139,8 @@ def _file(name: str, body: Any) -> FileCoverage:
 
 def _lines(name: str, body: dict[str, Any], key: str, *, required: bool = False) -> frozenset[int]:
     value = body.get(key, None if required else [])
-    if not isinstance(value, list) or any(type(line) is not int or line < 0 for line in value):
+    # There may be a million: type and min look at them at the speed of C.
+    if not isinstance(value, list) or not _INTEGERS.issuperset(map(type, value)) or min(value, default=0) < 0:
         raise BrokenReportError(f"{key} of {name!r} is not a list of line numbers")
     return frozenset(value)
 

@@ -11,8 +11,10 @@ into two cases, the test is FAILED and its text has both: the failure came first
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from xml.parsers import expat
+
+from msgspec.structs import replace
 
 from orchestrator.model import TestOutcome, TestResult
 from orchestrator.readers.flaws import Flaws, shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from xml.sax.saxutils import escape, quoteattr
 
 from orchestrator.model import TestOutcome, TestResult
 from orchestrator.readers.junit_cases import UNFINISHED_TYPE
@@ -16,6 +15,9 @@ _ELEMENTS = {
     TestOutcome.SKIPPED: "skipped",
     TestOutcome.XFAILED: "skipped",
 }
+# A reader makes spaces of line breaks in an attribute, and line feeds of carriage returns in a text.
+_IN_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
+_IN_ATTRIBUTE = _IN_TEXT | str.maketrans({'"': "&quot;", "\n": "&#10;", "\t": "&#9;"})
 _TYPES = {
     TestOutcome.UNFINISHED: UNFINISHED_TYPE,
     TestOutcome.SKIPPED: "pytest.skip",
@@ -65,9 +67,9 @@ def _case(test: TestResult) -> Iterator[str]:
         yield " />"
         return
     kind = {"type": _TYPES[test.outcome]} if test.outcome in _TYPES else {}
-    text = escape(printable(test.text or ""), {"\r": "&#13;"})
+    text = printable(test.text or "").translate(_IN_TEXT)
     yield f"><{element}{_attributes({**kind, 'message': test.message or ''})}>{text}</{element}></testcase>"
 
 
 def _attributes(values: dict[str, str]) -> str:
-    return "".join(f" {key}={quoteattr(printable(value))}" for key, value in values.items())
+    return "".join(f' {key}="{printable(value).translate(_IN_ATTRIBUTE)}"' for key, value in values.items())

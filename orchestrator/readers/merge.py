@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from orchestrator.model import TestOutcome, TestResult
 from orchestrator.readers.events import EventLog
@@ -143,12 +144,18 @@ def _named(what: str, names: list[str]) -> str:
 
 
 def _encodable(tests: Iterable[TestResult]) -> tuple[TestResult, ...]:
-    return tuple(test if _is_encodable(test) else _escaped(test) for test in tests)
+    return tuple([test if _is_encodable(test) else _escaped(test) for test in tests])
 
 
 def _is_encodable(test: TestResult) -> bool:
-    parts = (test.node_id, test.message, test.text, test.file, test.worker)
-    return not test.attempts and all(part is None or part.isascii() for part in parts)
+    return (
+        not test.attempts
+        and test.node_id.isascii()
+        and ((message := test.message) is None or message.isascii())
+        and ((text := test.text) is None or text.isascii())
+        and ((file := test.file) is None or file.isascii())
+        and ((worker := test.worker) is None or worker.isascii())
+    )
 
 
 def _escaped(test: TestResult) -> TestResult:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from orchestrator.errors import ExitCode, InfrastructureError
 from orchestrator.model import (
@@ -211,7 +212,7 @@ def _told(tests: Sequence[TestResult]) -> list[_Told]:
 
 
 def _cut(attempt: Attempt) -> Attempt:
-    return replace(attempt, message=attempt.message[:500] if attempt.message else None, text=None)
+    return structs.replace(attempt, message=attempt.message[:500] if attempt.message else None, text=None)
 
 
 def sums(coverage: Coverage) -> CoverageSums:
@@ -352,7 +353,7 @@ def _tests(document: _Document, files: Mapping[str, bytes]) -> tuple[TestResult,
     for more in document.told:
         if more.index not in range(len(tests)):
             raise BrokenRecordError(f"it tells of a test {more.index} that it does not have")
-        tests[more.index] = replace(
+        tests[more.index] = structs.replace(
             tests[more.index],
             message=more.message,
             text=more.text,

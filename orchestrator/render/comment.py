@@ -92,7 +92,11 @@ def render_comment(run: RunVerdict, *, links: Links, limit: int = COMMENT_LIMIT)
     text = ""
     for step, detail in enumerate(_LADDER):
         shortened = "" if step == 0 else "\n\nShortened to fit. " + _more(links)
-        text = f"{marker(run.plan.config_id)}\n{_body(run, links, detail)}{shortened}\n"
+        last = step == len(_LADDER) - 1
+        body = _body(run, links, detail, most=None if last else limit)
+        if body is None:
+            continue
+        text = f"{marker(run.plan.config_id)}\n{body}{shortened}\n"
         if len(text.encode(errors="surrogatepass")) <= limit:
             return text
     return text
@@ -108,18 +112,32 @@ def _more(links: Links) -> str:
     return f"Everything is in the {' and the '.join(where) or 'report.html of the run'}."
 
 
-def _body(run: RunVerdict, links: Links, detail: _Detail) -> str:
-    parts: list[str] = [_headline(run), _table(run, detail), *_notes(run), *_coverage(run, links, detail)]
+def _body(run: RunVerdict, links: Links, detail: _Detail, *, most: int | None) -> str | None:
+    """The document below its marker; None: it would have more than ``most`` characters, and is not rendered further."""
+    parts, length = [], 0
+    for part in _parts(run, links, detail):
+        if part:
+            parts.append(part)
+            length += len(part) + 2
+        if most is not None and length - 2 > most:
+            return None
+    return "\n\n".join(parts)
+
+
+def _parts(run: RunVerdict, links: Links, detail: _Detail) -> Iterator[str]:
     found = insight_of(run)
-    parts += failures(found, most=detail.failures, lines=detail.excerpt_lines)
-    parts += flakes(found, most=detail.failures, lines=detail.excerpt_lines)
-    parts += _benchmarks(run, detail)
-    parts += slow(found, most=detail.failures)
-    parts += charts(found, most=detail.charts)
-    parts += _skips(run, detail)
-    parts += _deferred(run, detail)
-    parts.append(_footer(run, links))
-    return "\n\n".join(part for part in parts if part)
+    yield _headline(run)
+    yield _table(run, detail)
+    yield from _notes(run)
+    yield from _coverage(run, links, detail)
+    yield from failures(found, most=detail.failures, lines=detail.excerpt_lines)
+    yield from flakes(found, most=detail.failures, lines=detail.excerpt_lines)
+    yield from _benchmarks(run, detail)
+    yield from slow(found, most=detail.failures)
+    yield from charts(found, most=detail.charts)
+    yield from _skips(run, detail)
+    yield from _deferred(run, detail)
+    yield _footer(run, links)
 
 
 def _headline(run: RunVerdict) -> str:
@@ -255,7 +273,7 @@ def _comparison(name: str, comparison: Comparison, detail: _Detail) -> Iterator[
 def _skips(run: RunVerdict, detail: _Detail) -> Iterator[str]:
     reasons: dict[str, int] = {}
     for tier in run.tiers:
-        for test in tier.result.tests if tier.result else ():
+        for test in tier.result.tests if tier.result and tier.result.counts.skipped else ():
             if test.outcome is TestOutcome.SKIPPED:
                 reasons[test.message or "no reason given"] = reasons.get(test.message or "no reason given", 0) + 1
     if not reasons or not detail.skips:

@@ -27,6 +27,9 @@ SYMBOLS = {
 }
 
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+_MARKUP = {ord(character): f"\\{character}" for character in "\\`*_{}[]<>#|~$"}
+_MENTION = re.compile(r"@(?=\w)")
+_SCHEME = re.compile(r"(https?|ftp)://")
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # controls, bidi overrides, surrogates, private use, separators
 
 
@@ -193,10 +196,10 @@ def details(title: str, body: str, *, title_is_html: bool = False) -> str:
 def sentence(text: str, *, limit: int = 600) -> str:
     """Plain text inside Markdown: nothing in it is markup, a link or a mention."""
     text = shorten(visible(text), limit)
-    text = re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", text)
+    text = text.translate(_MARKUP)
     # A word joiner keeps the text readable and the mention or autolink dead.
-    text = re.sub(r"@(?=\w)", "@\u2060", text)
-    return re.sub(r"(https?|ftp)://", "\\1:\u2060//", text)
+    text = _MENTION.sub("@\u2060", text)
+    return _SCHEME.sub("\\1:\u2060//", text)
 
 
 def one_line(text: str, limit: int = 200) -> str:

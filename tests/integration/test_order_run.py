@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from msgspec import structs
 
 from orchestrator.history.folder import FolderStore
 from orchestrator.model import Phases
@@ -69,7 +70,7 @@ def remember_as_taking(project: Project, seconds: float) -> None:
     """Have the history say that each test took so long, in a run that cost nothing beside them."""
     told = last(project).tier.result
     assert told is not None
-    tests = tuple(replace(test, seconds=seconds) for test in told.tests)
+    tests = tuple(structs.replace(test, seconds=seconds) for test in told.tests)
     remember(project, tests=tests, seconds=seconds * len(tests) / told.workers)
 
 

@@ -8,6 +8,7 @@ from statistics import median
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from orchestrator.drift import grown
 from orchestrator.model import Attempt, Ending, TestOutcome, TestResult, Verdict
@@ -43,7 +44,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Record], dict[str, list[float]]]:
             takes = draw(st.sampled_from([0.5, 4.0, 8.0, 11.0, 60.0]))
             test, ended = ran(takes, limit=limit, left=left, expected_failure=marked[name])
             left -= test.seconds
-            tests.append(replace(test, node_id=name))
+            tests.append(structs.replace(test, node_id=name))
             if ended:
                 truth.setdefault(name, []).append(takes)
             if test.outcome is TestOutcome.UNFINISHED:
@@ -90,7 +91,9 @@ def test_a_capped_test_is_no_test_that_grew() -> None:
 
 
 def test_failures_are_counted_by_runs_and_those_at_first_too() -> None:
-    again = replace(result_of(NAMES[1], 1.0), attempts=(Attempt(outcome=TestOutcome.FAILED, seconds=1.0, message="x"),))
+    again = structs.replace(
+        result_of(NAMES[1], 1.0), attempts=(Attempt(outcome=TestOutcome.FAILED, seconds=1.0, message="x"),)
+    )
     failed = result_of(NAMES[0], 1.0, TestOutcome.FAILED)
     records = past([5.0] * 3, tests=[failed, again, result_of(NAMES[2], 1.0)])
     assert failures(records) == {NAMES[0]: 3, NAMES[1]: 3}

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from orchestrator.errors import ExitCode
 from orchestrator.excerpts import LINES, excerpt, kind_of, skeleton
@@ -347,7 +348,7 @@ def test_a_retry_under_the_same_seed_excludes_the_seed() -> None:
 
 
 def test_a_failure_with_attempts_is_no_flake() -> None:
-    found = causes(replace(FLAKY, outcome=F, message="again"))
+    found = causes(structs.replace(FLAKY, outcome=F, message="again"))
 
     assert found.flakes == ()
     assert "failed in each of 2 attempts" in found.causes[0].remarks

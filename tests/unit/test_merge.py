@@ -312,7 +312,7 @@ def test_a_written_report_is_pytests_own_form():
         '<testsuites><testsuite name="unit" errors="2" failures="0" skipped="0" tests="3" time="3.000">',
         '<testcase classname="tests.a.TestA" name="test[&lt;#x00&gt;]" file="tests/a.py" line="3" time="0.250" />',
         '<testcase classname="tests.test_x" name="test_b" file="tests/test_x.py" time="0.000">'
-        '<error type="mltiers.unfinished" message=\'still running "here"\'></error></testcase>',
+        '<error type="mltiers.unfinished" message="still running &quot;here&quot;"></error></testcase>',
         '<testcase classname="" name="tests.bad" file="tests/bad.py" time="0.000">'
         '<error message="no module">trace#x1B[0m &amp; more</error></testcase>',
         "</testsuite></testsuites>",

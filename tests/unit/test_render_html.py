@@ -434,7 +434,7 @@ def test_rendering_imports_nothing_heavy() -> None:
         text=True,
         cwd=ASSETS.parents[2],
     ).stdout.split()
-    assert not {"requests", "yaml", "msgspec", "urllib.request", "subprocess", "importlib.resources"} & set(said)
+    assert not {"requests", "yaml", "urllib.request", "subprocess", "importlib.resources"} & set(said)
 
 
 # --- words ---------------------------------------------------------------------------------------------------------
