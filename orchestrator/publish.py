@@ -6,7 +6,7 @@ What costs nothing and cannot fail comes first, GitHub last: a cancelled job has
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -26,7 +26,7 @@ from orchestrator.remember import Memory
 from orchestrator.render.annotations import render_annotations
 from orchestrator.render.comment import marker, render_comment, render_summary
 from orchestrator.render.documents import plan_document, verdict_document
-from orchestrator.render.html import render_html
+from orchestrator.render.html import html_chunks
 from orchestrator.render.links import Links, source_url
 from orchestrator.render.outputs import run_outputs
 from orchestrator.view import view
@@ -98,7 +98,7 @@ def write_files(run: RunVerdict, *, out: Path, prefix: str, links: Links) -> lis
         "plan.json": lambda path: write_json(path, plan_document(run.plan)),
         "verdict.json": lambda path: write_json(path, verdict_document(run)),
         "comment.md": lambda path: _write_text(path, render_comment(run, links=links)),
-        "report.html": lambda path: _write_text(path, render_html(run, prefix=prefix)),
+        "report.html": lambda path: _write_chunks(path, html_chunks(run, prefix=prefix)),
     }
     wrong = []
     for name, write in writers.items():
@@ -190,6 +190,12 @@ def spoiled(run: RunVerdict, reason: str) -> RunVerdict:
 
 
 def _write_text(path: Path, text: str) -> None:
+    _write_chunks(path, (text,))
+
+
+def _write_chunks(path: Path, chunks: Iterable[str]) -> None:
+    """Write a text so that a reader sees all of it or none, and without holding all of it."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines(chunks)
     partial.replace(path)

@@ -25,6 +25,7 @@ from orchestrator.readers.outcomes import worse
 
 _CHUNK = 1 << 16
 _RESULTS_KEPT = 100  # of one test; all of them are counted
+_PASSED = TestOutcome.PASSED
 _ROOTS = frozenset(("testsuites", "testsuite"))
 _IGNORED = frozenset(("properties", "property", "system-out", "system-err"))
 _ERRORS_AT_THE_END = frozenset(
@@ -97,6 +98,15 @@ def _chunks(data: bytes) -> Iterator[bytes]:
         yield data[start : start + _CHUNK]
 
 
+def _line(given: str) -> int | None:
+    """The 1-based line that an attribute ``line`` gives (pytest's is 0-based), or None where it is none."""
+    try:
+        line = int(given) + 1
+    except ValueError:
+        return None
+    return line if line > 0 else None
+
+
 class _RefusedError(Exception):
     """The document is not worth reading on; the message says why."""
 
@@ -153,6 +163,9 @@ class _Reader:
             self.flaws.add("broken", self._broken(error, chunk, size))
         except (LookupError, ValueError) as error:  # from Python's codecs, asked by expat
             self.flaws.add("encoding", f"the JUnit report is in an encoding that cannot be read: {error}")
+        finally:  # it and we hold each other, and what a million tests leave in us is not to wait for a collection
+            parser.StartElementHandler = parser.EndElementHandler = parser.CharacterDataHandler = None
+            parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = None
 
     def _refuse(self, *_: object) -> None:
         raise _RefusedError(
@@ -266,12 +279,13 @@ class _Reader:
             given = shown(attributes["time"])
             self._suites.mistimed.add("case", f"the JUnit report gives {shown(node_id)} an impossible time: {given}")
             seconds = 0.0
-        try:
-            line = int(attributes["line"]) + 1  # pytest's is 0-based
-        except (KeyError, ValueError):
-            line = 0
+        line = get("line")
         test = TestResult(
-            node_id=node_id, outcome=TestOutcome.PASSED, seconds=seconds, file=file, line=line if line > 0 else None
+            node_id=node_id,
+            outcome=_PASSED,
+            seconds=seconds,
+            file=file,
+            line=None if line is None else _line(line),
         )
         if self._found:
             test = with_results(test, self._found)
