@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -243,6 +244,8 @@ def _dispatch(arguments: argparse.Namespace) -> ExitCode:
 def _report(arguments: argparse.Namespace) -> ExitCode:
     from orchestrator.reporting import report
 
+    # Millions of lines and tests are read and kept to the end: looking through them again and again finds no garbage.
+    gc.set_threshold(100_000, 50, 100)
     return _conclude(arguments, lambda options, hands: report(options, arguments.folders, hands))
 
 
