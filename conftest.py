@@ -1,6 +1,15 @@
-"""For all tests: examples are the same everywhere, and how fast a shared machine draws them is no property of ours."""
+"""For all tests: what they are to find whoever started them, and examples that are the same everywhere."""
+
+import contextlib
+import signal
 
 from hypothesis import HealthCheck, settings
 
+# Started in the background of a shell, we and our children ignore SIGINT, and some of them are to be stopped by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How fast a shared machine draws examples is no property of ours.
 settings.register_profile("ours", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ours")

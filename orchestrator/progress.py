@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.bars import Bars
 
 _INTERVAL = 0.25  # seconds between looks at an events file
+_LINE = 2000  # characters of one line that a tier printed
 _LISTED = 20  # failures named while a tier runs
 _LOG_INTERVAL = 15.0  # seconds between plain lines about a tier that goes on
 
@@ -173,7 +174,7 @@ class Progress:
     def _group(self, title: str, text: str) -> None:
         """Lines that a reader of GitHub's log unfolds. What a test printed must not be taken for a workflow command."""
         token = secrets.token_hex(16)
-        lines = [visible(line) for line in text.rstrip("\n").split("\n")]
+        lines = [f"│ {shorten(visible(line), _LINE)}" for line in text.rstrip("\n").split("\n")]
         self._line(
             "\n".join([f"::group::{title}", f"::stop-commands::{token}", *lines, f"::{token}::", "::endgroup::"])
         )
