@@ -257,5 +257,5 @@ def test_hostile_names_and_output_command_nobody(project: Make) -> None:
     assert done.verdict["tiers"]["unit"]["counts"]["failed"] == len(HOSTILE) + 20
     lines = (done.out + done.err).splitlines()
     assert not [line for line in lines if line.lstrip().startswith(("::error::", "##[")) or "\x1b" in line]
-    assert sum(" FAILED " in line for line in lines) == 20
+    assert sum("unit: FAILED " in line for line in lines) == 20
     assert max(map(len, lines)) < 2500
