@@ -29,6 +29,7 @@ from benchmarks.gating.rules import between  # noqa: E402
 from benchmarks.gating.study import PEERS, Study, clopper_pearson  # noqa: E402
 
 TABLE = Path(__file__).with_suffix(".md")
+BY_HAND = "## How this was recorded"  # from here on the page is kept when it is written anew
 CACHE = ROOT / ".benchmarks" / "gate"
 CALIBRATION = 20  # the first so many blocks are the ones the rule was chosen on; nothing is evaluated on them
 LIMITS = (13, 20, 30, 45)
@@ -47,7 +48,9 @@ def main() -> None:
         live.unlink(missing_ok=True)
     record(blocks, wanted=asked.blocks)
     run_live(live, wanted=asked.live)
-    TABLE.write_text("\n".join(page(_lines(blocks), _lines(live))) + "\n", encoding="utf-8")
+    known = TABLE.read_text(encoding="utf-8") if TABLE.exists() else ""
+    by_hand = known[known.index(BY_HAND) :] if BY_HAND in known else ""
+    TABLE.write_text("\n".join([*page(_lines(blocks), _lines(live)), "", by_hand]).rstrip() + "\n", encoding="utf-8")
     print(TABLE.read_text(encoding="utf-8"))
 
 

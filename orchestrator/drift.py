@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, correlation, median
 
-from orchestrator.predict import kind_of_machine, whole
+from orchestrator.predict import alike, whole
 from orchestrator.records import Record
 from orchestrator.records.history import measured
 from orchestrator.records.sketches import Row, Sketch
@@ -86,11 +86,7 @@ def runs_of(records: Sequence[Record], sketch: Sketch | None = None) -> list[Run
     ``records``: newest first. Where enough of them are of the default branch, those alone.
     """
     rows = _rows(records, sketch)
-    trusted = [row for row in rows if row.trusted]
-    chosen = trusted if len(trusted) >= LEAST else rows
-    kinds = [row.kind for row in chosen]
-    usual = max(dict.fromkeys(kinds), key=kinds.count, default=None)
-    newest = [row.run for row in chosen if row.kind == usual][:MOST]
+    newest = [row.run for row in alike(rows, least=LEAST)][:MOST]
     return sorted(newest, key=lambda run: run.time)
 
 
@@ -188,7 +184,7 @@ def _span(seconds: float) -> str:
 class _Row:
     run: Run
     trusted: bool
-    kind: tuple[str | None, ...]
+    machine: Mapping[str, str]
 
 
 def _rows(records: Sequence[Record], sketch: Sketch | None) -> list[_Row]:
@@ -197,7 +193,7 @@ def _rows(records: Sequence[Record], sketch: Sketch | None) -> list[_Row]:
         _Row(
             run=Run(time=record.time, seconds=record.tier.result.seconds),
             trusted=record.trusted,
-            kind=kind_of_machine(record.machine),
+            machine=record.machine,
         )
         for record in records
         if whole(record) and record.tier.result is not None
@@ -205,13 +201,8 @@ def _rows(records: Sequence[Record], sketch: Sketch | None) -> list[_Row]:
     for row in sketch.rows[:MOST] if sketch is not None else ():
         if _row_whole(row):
             with contextlib.suppress(ValueError):  # its stamp is none
-                rows.append(
-                    _Row(
-                        run=Run(time=row.time, seconds=row.seconds),
-                        trusted=row.trusted,
-                        kind=kind_of_machine(row.machine),
-                    )
-                )
+                run = Run(time=row.time, seconds=row.seconds)
+                rows.append(_Row(run=run, trusted=row.trusted, machine=row.machine))
     return rows
 
 

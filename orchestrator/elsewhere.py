@@ -24,7 +24,7 @@ from orchestrator.dispatched import (
 from orchestrator.errors import InfrastructureError, UsageError
 from orchestrator.follow import bring_results, close, follow
 from orchestrator.history import HistoryError
-from orchestrator.judge import NOTHING_CHANGED, judge_tier, own_patch
+from orchestrator.judge import NOTHING_CHANGED, judge_tier
 from orchestrator.model import Ending, Plan, TierPlan, TierResult, Verdict
 from orchestrator.statuses import set_status
 from orchestrator.sweep import results_of
@@ -109,8 +109,7 @@ class Elsewhere:
                 tier = self.plan.tier(name)
                 parts = [followed[dispatch.nonce] for dispatch in dispatches]
                 self.results[name] = bring_results(tier, parts, self.office, out=out, root=root)
-                patch = own_patch(tier, self.results[name], self.changed)
-                known[name] = judge_tier(tier, self.results[name], patch=patch).verdict
+                known[name] = judge_tier(tier, self.results[name], changed=self.changed).verdict
                 fetched.add(name)
             self.start(known)
         return self.results

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.artifacts import MOST_PACKED, RefusedArtifactError, unpack
-from orchestrator.collect import collect_tier, merge_shards, recorded_commit, write_result
+from orchestrator.collect import collect_tier, write_result
 from orchestrator.dispatch import Office, remember
 from orchestrator.dispatched import GRACE, Dispatch, Look, Phase, outcome_of
 from orchestrator.errors import InfrastructureError
@@ -21,9 +21,11 @@ from orchestrator.github import RateLimited
 from orchestrator.judge import judge_tier
 from orchestrator.model import TierPlan, TierResult, Verdict
 from orchestrator.readers.junit_writer import write_junit
+from orchestrator.recorded import recorded_commit
 from orchestrator.render.words import duration
 from orchestrator.reported import read_part
 from orchestrator.results_folder import TIER_FILES, clear_tier
+from orchestrator.shard_results import merge_shards
 from orchestrator.statuses import set_status
 from orchestrator.sweep import observe, results_of
 

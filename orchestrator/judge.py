@@ -58,7 +58,7 @@ def judge(
     ``past``: what tiers covered before.
     """
     changed = measurable(plan, changed_lines)
-    tiers = tuple(judge_tier(t, result, patch=own_patch(t, result, changed)) for t, result in _pairs(plan, results))
+    tiers = tuple(judge_tier(tier, results.get(tier.name), changed=changed) for tier in plan.tiers)
     return judge_run(plan, tiers, changed_lines=changed_lines, newer_head=newer_head, past=past)
 
 
@@ -82,7 +82,7 @@ def judge_run(
             change = coverage_change(coverage, tiers, past, known_gaps=plan.known_gaps)
     patch = patch_coverage(coverage, changed_lines) if coverage is not None and changed_lines is not None else None
     note = _unmeasured(tiers)
-    failed_thresholds = tuple(_thresholds(plan, tiers, coverage, patch, changed_lines, note))
+    failed_thresholds = tuple(_thresholds(plan, tiers, coverage, patch, note))
     if newer_head is not None:
         tiers = tuple(_supersede(tier, newer_head) for tier in tiers)
         failed_thresholds = ()
@@ -107,10 +107,6 @@ def judge_run(
     )
 
 
-def _pairs(plan: Plan, results: Mapping[str, TierResult]) -> Iterator[tuple[TierPlan, TierResult | None]]:
-    return ((tier, results.get(tier.name)) for tier in plan.tiers)
-
-
 def measurable(plan: Plan, changed_lines: Mapping[str, frozenset[int]] | None) -> Mapping[str, frozenset[int]] | None:
     """The lines that coverage of the change is measured over; None where there is a base and they are not known.
 
@@ -119,7 +115,19 @@ def measurable(plan: Plan, changed_lines: Mapping[str, frozenset[int]] | None) -
     return NOTHING_CHANGED if changed_lines is None and plan.event.base_sha is None else changed_lines
 
 
-def own_patch(
+def judge_tier(
+    plan: TierPlan, result: TierResult | None, *, changed: Mapping[str, frozenset[int]] | None = NOTHING_CHANGED
+) -> TierVerdict:
+    """The verdict of one tier; ``result`` is None where nothing was collected. ``changed``: see `measurable`."""
+    return _judged(plan, result, _own_patch(plan, result, changed))
+
+
+def as_it_was(tier: TierVerdict) -> TierVerdict:
+    """The verdict on the commit that was tested, whatever came after it."""
+    return _judged(tier.plan, tier.result, tier.patch)
+
+
+def _own_patch(
     plan: TierPlan, result: TierResult | None, changed: Mapping[str, frozenset[int]] | None
 ) -> PatchCoverage | None:
     """Coverage of the change by one tier's tests, where it is asked for; None also where it is unknown."""
@@ -128,8 +136,7 @@ def own_patch(
     return patch_coverage(leave_out(result.coverage, plan.known_gaps)[0], changed)
 
 
-def judge_tier(plan: TierPlan, result: TierResult | None, *, patch: PatchCoverage | None = None) -> TierVerdict:
-    """The verdict of one tier; ``result`` is None where nothing was collected. ``patch``: see `own_patch`."""
+def _judged(plan: TierPlan, result: TierResult | None, patch: PatchCoverage | None) -> TierVerdict:
     gaps: tuple[KnownGap, ...] = ()
     if plan.known_gaps and result is not None and result.coverage is not None:
         left, gaps = leave_out(result.coverage, plan.known_gaps)
@@ -252,19 +259,33 @@ def _tier_thresholds(plan: TierPlan, result: TierResult, patch: PatchCoverage | 
     if plan.defer_fails:
         yield from (f"{said}, which is not allowed here" for said in _deferred(result))
     yield from _slower(plan, result)
-    percent = result.coverage.percent if result.coverage is not None else None
-    why = result.coverage_note or "nothing was measured"
-    if (minimum := plan.coverage_minimum) is not None:
-        if percent is None:
-            yield f"coverage is unknown ({why}), and at least {minimum:g}% is asked for"
-        elif percent < minimum:
-            yield f"coverage is {floor_percent(percent)}%, below the minimum of {minimum:g}%"
-    if (wanted := plan.coverage_patch) is not None:
-        if patch is None:
-            why = why if result.coverage is None else "its lines are not known here"
-            yield f"coverage of the change is unknown ({why}), and at least {wanted:g}% is asked for"
-        elif patch.percent is not None and patch.percent < wanted:
-            yield f"coverage of the change by this tier is {floor_percent(patch.percent)}%, below {wanted:g}%"
+    limits = (plan.coverage_minimum, plan.coverage_patch)
+    yield from _too_little(result.coverage, patch, limits, why=result.coverage_note, by=" by this tier")
+
+
+def _too_little(
+    coverage: Coverage | None,
+    patch: PatchCoverage | None,
+    limits: tuple[float | None, float | None],
+    *,
+    why: str | None,
+    by: str = "",
+) -> Iterator[str]:
+    """What was covered less than it should be. ``limits``: percent of all lines and of the changed ones, None where
+    nothing is asked; ``patch`` None: unknown; ``why`` coverage is unknown.
+    """
+    minimum, wanted = limits
+    why = why or "nothing was measured"
+    percent = coverage.percent if coverage is not None else None
+    if minimum is not None and percent is None:
+        yield f"coverage is unknown ({why}), and at least {minimum:g}% is asked for"
+    elif minimum is not None and percent is not None and percent < minimum:
+        yield f"coverage is {floor_percent(percent)}%, below the minimum of {minimum:g}%"
+    if wanted is not None and patch is None:
+        why = why if coverage is None else "its lines are not known here"
+        yield f"coverage of the change is unknown ({why}), and at least {wanted:g}% is asked for"
+    elif wanted is not None and patch is not None and patch.percent is not None and patch.percent < wanted:
+        yield f"coverage of the change{by} is {floor_percent(patch.percent)}%, below {wanted:g}%"
 
 
 def _slower(plan: TierPlan, result: TierResult) -> Iterator[str]:
@@ -284,25 +305,14 @@ def _thresholds(
     tiers: tuple[TierVerdict, ...],
     coverage: Coverage | None,
     patch: PatchCoverage | None,
-    changed_lines: Mapping[str, frozenset[int]] | None,
     note: str | None,
 ) -> Iterator[str]:
     """The run's own thresholds, over all tiers that measured coverage; none where no measuring tier ran."""
     if plan.partial or not any(_measures(t) for t in tiers):
         return  # what the tiers left out would have covered is unknown, and unknown is no drop
-    percent = coverage.percent if coverage is not None else None
-    if (minimum := plan.coverage_minimum) is not None:
-        if percent is None:
-            yield f"coverage is unknown ({note or 'no statement was measured'}), and at least {minimum:g}% is asked for"
-        elif percent < minimum:
-            yield f"coverage is {floor_percent(percent)}%, below the minimum of {minimum:g}%"
-    if (wanted := plan.coverage_patch) is not None:
-        if coverage is None:
-            yield f"coverage of the change is unknown ({note}), and at least {wanted:g}% is asked for"
-        elif changed_lines is None and plan.event.base_sha is not None:
-            yield f"coverage of the change is unknown (its lines are not known here), and {wanted:g}% is asked for"
-        elif patch is not None and patch.percent is not None and patch.percent < wanted:
-            yield f"coverage of the change is {floor_percent(patch.percent)}%, below {wanted:g}%"
+    if coverage is not None and patch is None and plan.event.base_sha is None:
+        patch = patch_coverage(coverage, NOTHING_CHANGED)  # there is no change, so nothing of it is unknown
+    yield from _too_little(coverage, patch, (plan.coverage_minimum, plan.coverage_patch), why=note)
 
 
 def _measures(tier: TierVerdict) -> bool:

@@ -23,7 +23,7 @@ from orchestrator.collect import collect_run, write_json, write_result
 from orchestrator.contexts import ContextsError, read_coverage_contexts
 from orchestrator.environment import Environment
 from orchestrator.errors import MltiersError
-from orchestrator.judge import judge_tier, own_patch
+from orchestrator.judge import NOTHING_CHANGED, judge_tier
 from orchestrator.kept import Kept
 from orchestrator.machine import fingerprint
 from orchestrator.model import Ending, Outcome, Plan, TierPlan, TierResult, TierVerdict, Verdict
@@ -71,7 +71,7 @@ class Workplace:
     base: Base = _NO_BASE
     timings: Mapping[str, Timings] = field(default_factory=dict)  # by tier: what its shard is split by
     orders: Mapping[str, Order] = field(default_factory=dict)  # by tier
-    changed: Mapping[str, frozenset[int]] | None = field(default_factory=dict)  # lines, as `judge.measurable` has them
+    changed: Mapping[str, frozenset[int]] | None = field(default_factory=lambda: NOTHING_CHANGED)  # `judge.measurable`
     kept: Kept | None = None  # the process that warm tiers are forked from
 
 
@@ -129,7 +129,7 @@ def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, Tier
         outcome = _with_contexts(tier, outcome, place, sha=plan.event.sha)
         result = collect_run(tier, outcome, place.out / tier.name, root=place.root, sha=plan.event.sha)
         result = _with_history(tier, result, place, sha=plan.event.sha)
-        verdicts[tier.name] = judge_tier(tier, result, patch=own_patch(tier, result, place.changed))
+        verdicts[tier.name] = judge_tier(tier, result, changed=place.changed)
         progress.ended(verdicts[tier.name])
 
     prepare_out(place.out, list(waiting), everything=not plan.partial)

@@ -11,13 +11,13 @@ from orchestrator.dispatch import Office
 from orchestrator.elsewhere import Elsewhere
 from orchestrator.errors import InfrastructureError, UsageError
 from orchestrator.gather import Situation, changed_lines
-from orchestrator.judge import NOTHING_CHANGED, judge_tier, measurable, own_patch
+from orchestrator.how import install_line
+from orchestrator.judge import NOTHING_CHANGED, judge_tier, measurable
 from orchestrator.kept import Kept
 from orchestrator.local import KeepingWarm, Workplace, run_here
 from orchestrator.machine import effective_cpus
 from orchestrator.model import Plan, TierResult
 from orchestrator.office import open_office, without_github
-from orchestrator.plan import install_line
 from orchestrator.prepare import Hands, Options, out_folder, prepare
 from orchestrator.progress import Progress
 from orchestrator.publish import Published
@@ -74,11 +74,7 @@ def execute(
     progress = Progress(hands.talk, terminal=hands.terminal, grouped=hands.environment.in_actions)
     with contextlib.closing(progress):
         results = run_here(plan, place, progress)
-    verdicts = {
-        name: judge_tier(tier, result, patch=own_patch(tier, result, changed)).verdict
-        for name, result in results.items()
-        for tier in [plan.tier(name)]
-    }
+    verdicts = {n: judge_tier(plan.tier(n), result, changed=changed).verdict for n, result in results.items()}
     elsewhere.start(verdicts)
     results |= elsewhere.wait(verdicts, out=out, root=situation.root) if options.wait else elsewhere.leave()
     quiet = hands.cancel.is_set or not options.dispatch

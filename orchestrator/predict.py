@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median, quantiles
+from typing import Protocol, TypeVar
 
 from orchestrator.model import Ending, Verdict
 from orchestrator.records import Record
@@ -83,9 +84,29 @@ def interval(seconds: Sequence[float]) -> tuple[float, float | None, float | Non
     return math.exp(min(max(middle, low), high)), math.exp(low), math.exp(high)
 
 
-def kind_of_machine(machine: Mapping[str, str]) -> tuple[str | None, ...]:
-    """What a duration depends on most; runs that differ in it are not to be compared."""
-    return tuple(machine.get(name) for name in _MACHINE)
+class Ran(Protocol):
+    """What tells whether two runs are to be compared."""
+
+    @property
+    def trusted(self) -> bool: ...  # of the default branch
+    @property
+    def machine(self) -> Mapping[str, str]: ...  # its fingerprint
+
+
+R = TypeVar("R", bound=Ran)
+
+
+def alike(runs: Sequence[R], *, least: int, here: Mapping[str, str] | None = None) -> list[R]:
+    """The runs on one kind of machine: that of ``here``, or where nothing is known of it the one most of them had.
+
+    Where at least so many are of the default branch, of those alone. The order stays.
+    """
+    trusted = [run for run in runs if run.trusted]
+    chosen = trusted if len(trusted) >= least else runs
+    kinds = [tuple(run.machine.get(name) for name in _MACHINE) for run in chosen]
+    usual = max(dict.fromkeys(kinds), key=kinds.count, default=None)
+    wanted = tuple(here.get(name) for name in _MACHINE) if here else usual
+    return [run for run, kind in zip(chosen, kinds, strict=True) if kind == wanted]
 
 
 def whole(record: Record) -> bool:

@@ -15,10 +15,11 @@ from orchestrator.environment import Environment
 from orchestrator.errors import Cancelled, UsageError
 from orchestrator.gather import Situation, gather, gather_pythons, recall, replace_python
 from orchestrator.github import GitHub
+from orchestrator.how import Machine
 from orchestrator.machine import effective_cpus, effective_memory, fingerprint
 from orchestrator.model import Plan
 from orchestrator.ordering import with_orders
-from orchestrator.plan import Machine, Request, make_plan
+from orchestrator.plan import Request, make_plan
 from orchestrator.process import Cancellation
 from orchestrator.shards import ShardName
 from orchestrator.tracing import Measuring

@@ -13,7 +13,7 @@ from orchestrator.history import HistoryError, Snapshot, Store
 from orchestrator.history.branch import BranchStore
 from orchestrator.history.compaction import compact, due
 from orchestrator.history.folder import FolderStore
-from orchestrator.judge import judge_tier
+from orchestrator.judge import as_it_was
 from orchestrator.model import Ending, Event, RunVerdict, TierResult
 from orchestrator.records import Record
 from orchestrator.records.encoding import BrokenRecordError, decode, encode, references
@@ -172,7 +172,7 @@ def records_of(run: RunVerdict, *, config_id: str, root: Path, run_key: str, now
             config_id=config_id,
             event=event.name,
             # A superseded run is that of an older commit, and this is where that commit's results are kept.
-            tier=judge_tier(tier.plan, tier.result, patch=tier.patch),
+            tier=as_it_was(tier),
             others=others,
             run=run_key,
             ref=event.ref,

@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.collect import (
-    collect_tier,
-    find_parts,
-    merge_shards,
-    recorded_outcome,
-    recorded_plan,
-)
+from orchestrator.collect import collect_tier
 from orchestrator.errors import UsageError
 from orchestrator.model import Plan, TierPlan, TierResult
+from orchestrator.recorded import find_parts, recorded_outcome, recorded_plan
+from orchestrator.shard_results import merge_shards
 
 _NOT_HERE = "no results of it were given"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from orchestrator.dispatched import status_context
 from orchestrator.errors import ExitCode, InfrastructureError
 from orchestrator.github import DESCRIPTION_LIMIT, Forbidden, GitHub
-from orchestrator.judge import judge_tier
+from orchestrator.judge import as_it_was
 from orchestrator.model import Ending, RunVerdict, TierPlan, TierVerdict, Verdict
 from orchestrator.plan import NOT_ASKED_FOR
 from orchestrator.render.words import counts, duration, one_line
@@ -29,8 +29,7 @@ def status_of(tier: TierVerdict) -> tuple[str, str] | None:
             return "pending", plan.reason
         return ("failure" if tier.exit_code else "success"), f"not run: {_first(tier)}"
     if tier.verdict is Verdict.SUPERSEDED:
-        # The status is this commit's own, whatever came after it.
-        tier = judge_tier(plan, tier.result, patch=tier.patch)
+        tier = as_it_was(tier)
     return _state(tier), _told(tier)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.model import Benchmark, Plan, Point, RunVerdict, Series, TierResult, TierVerdict
-from orchestrator.predict import kind_of_machine, whole
+from orchestrator.predict import alike, whole
 from orchestrator.records import Record
 from orchestrator.records.history import WHOLE, History
 
@@ -36,12 +36,8 @@ def _past(tier: TierVerdict, records: Sequence[Record], plan: Plan) -> list[Reco
         for record in records
         if whole(record) and record.tier.plan.shards == tier.plan.shards and record.sha != plan.event.sha
     ]
-    trusted = [record for record in usable if record.trusted]
-    chosen = trusted if len(trusted) >= LEAST - 1 else usable
-    kinds = [kind_of_machine(record.machine) for record in chosen]
-    here = tier.result.machine if tier.result is not None else {}
-    usual = kind_of_machine(here) if here else max(dict.fromkeys(kinds), key=kinds.count, default=None)
-    return [record for record, kind in zip(chosen, kinds, strict=True) if kind == usual][: MOST - 1]
+    here = tier.result.machine if tier.result is not None else None
+    return alike(usable, least=LEAST - 1, here=here)[: MOST - 1]
 
 
 def _duration(tier: TierVerdict, past: Sequence[Record], plan: Plan) -> Series:

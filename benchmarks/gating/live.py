@@ -15,9 +15,9 @@ from benchmarks.gating.recording import PROJECT, ROOT
 from orchestrator.base_tree import Base
 from orchestrator.environment import Environment
 from orchestrator.git import Git
+from orchestrator.how import BY_TURNS
 from orchestrator.model import TierPlan
 from orchestrator.pairs import Bench, compare_with_base
-from orchestrator.plan import BY_TURNS
 from orchestrator.process import Cancellation
 from orchestrator.readers.comparison import comparison_document
 

@@ -572,10 +572,18 @@ def test_no_ending_without_results_is_green(
     assert verdict.exit_code != 0
 
 
-def test_a_job_that_failed_beside_passing_tests_is_not_believed(scene: Scene, tmp_path: Path) -> None:
+@pytest.mark.parametrize("patch", [None, 80.0])
+def test_a_job_that_failed_beside_passing_tests_is_not_believed(
+    scene: Scene, tmp_path: Path, patch: float | None
+) -> None:
+    """Nor where the change is to be covered, which is known only here: that says nothing of why the job failed."""
     dispatches = scene.dispatch()
-    finish(scene.runs[0], results("gpu"), "failure")
-    verdict = wait(scene, dispatches, tmp_path / "out")
+    packed = io.BytesIO(results("gpu"))
+    with zipfile.ZipFile(packed, "a") as archive:
+        measured = {"src/a.py": {"executed_lines": [1], "missing_lines": []}}
+        archive.writestr("gpu/coverage.json", json.dumps({"files": measured}))
+    finish(scene.runs[0], packed.getvalue(), "failure")
+    verdict = wait(scene, dispatches, tmp_path / "out", replace(TIER, coverage_patch=patch))
     assert verdict.verdict is Verdict.INFRASTRUCTURE
     assert "its job failed, though none of its tests did" in verdict.reasons[0]
 

@@ -98,19 +98,19 @@ def sides(head: dict[str, str], base: dict[str, str]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("head", "base", "said"),
     [
-        pytest.param({"work": "/h/src/work.py"}, {"work": "/b/src/work.py"}, None, id="two trees"),
-        pytest.param({"work": "/h/src/work.py"}, {"work": "/h/src/work.py"}, "the base imports `work`", id="editable"),
+        pytest.param({"sums": "/h/src/sums.py"}, {"sums": "/b/src/sums.py"}, None, id="two trees"),
+        pytest.param({"sums": "/h/src/sums.py"}, {"sums": "/h/src/sums.py"}, "the base imports `sums`", id="editable"),
         pytest.param(
-            {"work": "/h/.venv/lib/site-packages/work.py"},
-            {"work": "/h/.venv/lib/site-packages/work.py"},
+            {"sums": "/h/.venv/lib/site-packages/sums.py"},
+            {"sums": "/h/.venv/lib/site-packages/sums.py"},
             "an installed copy",
             id="copy inside the project",
         ),
-        pytest.param({"work": "/usr/work.py"}, {"work": "/usr/work.py"}, "the head imports `work`", id="copy"),
+        pytest.param({"sums": "/usr/sums.py"}, {"sums": "/usr/sums.py"}, "the head imports `sums`", id="copy"),
         pytest.param(
-            {"work": "/h/src/work.py", "work._fast": "/h/src/work/_fast.so"},
-            {"work": "/b/src/work.py", "work._fast": "/h/src/work/_fast.so"},
-            "`work._fast`",
+            {"sums": "/h/src/sums.py", "sums._fast": "/h/src/sums/_fast.so"},
+            {"sums": "/b/src/sums.py", "sums._fast": "/h/src/sums/_fast.so"},
+            "`sums._fast`",
             id="extension built for the head",
         ),
         pytest.param({}, {}, "import nothing of `source`", id="nothing"),
@@ -122,7 +122,7 @@ def sides(head: dict[str, str], base: dict[str, str]) -> dict[str, Any]:
             id="only the benchmarks themselves",
         ),
         pytest.param(
-            {"work": "/h/src/work.py", "work.new": "/h/src/new.py"}, {"work": "/b/src/work.py"}, None, id="a new module"
+            {"sums": "/h/src/sums.py", "sums.new": "/h/src/new.py"}, {"sums": "/b/src/sums.py"}, None, id="a new module"
         ),
     ],
 )
@@ -132,7 +132,7 @@ def test_two_sides_are_two_programs_or_are_refused(
     def check() -> None:
         check_sides(
             sides(head, base),
-            names={"work", "test_speed"},
+            names={"sums", "test_speed"},
             head=Path("/h"),
             base=Path("/b"),
             tests={"tests/test_speed.py"},
@@ -149,8 +149,8 @@ def test_two_sides_are_two_programs_or_are_refused(
 
 def test_the_top_level_names_of_source_folders(tmp_path: Path) -> None:
     for file in (
-        "src/work/__init__.py",
-        "src/work/core.py",
+        "src/sums/__init__.py",
+        "src/sums/core.py",
         "src/single.py",
         "lib/deep/pkg/__init__.py",
         "own/__init__.py",
@@ -160,16 +160,16 @@ def test_the_top_level_names_of_source_folders(tmp_path: Path) -> None:
     (tmp_path / "env/lib").mkdir(parents=True)
     (tmp_path / "env/pyvenv.cfg").touch()
     (tmp_path / "env/lib/foreign.py").touch()
-    assert importable_names(tmp_path, ["src"]) == {"work", "single"}
+    assert importable_names(tmp_path, ["src"]) == {"sums", "single"}
     assert importable_names(tmp_path, ["own"]) == {"own"}
     assert importable_names(tmp_path, ["src/single.py"]) == {"single"}
-    assert importable_names(tmp_path, ["."]) == {"work", "single", "pkg", "own"}
+    assert importable_names(tmp_path, ["."]) == {"sums", "single", "pkg", "own"}
     assert importable_names(tmp_path, ["nowhere"]) == set()
 
 
 def test_the_tests_are_the_heads_and_the_source_is_not(tmp_path: Path) -> None:
     head, base = tmp_path / "head", tmp_path / "base"
-    for file in ("tests/conftest.py", "tests/speed/test_a.py", "tests/speed/data/x.csv", "src/work.py"):
+    for file in ("tests/conftest.py", "tests/speed/test_a.py", "tests/speed/data/x.csv", "src/sums.py"):
         (head / file).parent.mkdir(parents=True, exist_ok=True)
         (head / file).write_text("head")
     base.mkdir()
@@ -183,7 +183,7 @@ def test_the_tests_are_the_heads_and_the_source_is_not(tmp_path: Path) -> None:
 
 
 def test_files_by_which_another_environment_may_be_meant() -> None:
-    changed = ["requirements-dev.txt", "a/uv.lock", "pyproject.toml", "src/work.py", "environment.yml", "docs/lock.md"]
+    changed = ["requirements-dev.txt", "a/uv.lock", "pyproject.toml", "src/sums.py", "environment.yml", "docs/lock.md"]
     assert environment_differs(changed) == ["a/uv.lock", "environment.yml", "pyproject.toml", "requirements-dev.txt"]
 
 
@@ -265,11 +265,11 @@ def test_the_comment_lists_what_is_not_the_same() -> None:
     assert "**Benchmarks** in `speed`: 1 slower, 1 faster, 1 same, 1 undecided" in text
     assert "| `t::worse` | ❌ slower | +30.0% | +26.1% to +33.9% | 10 ms |" in text
     assert "t::same" not in text
-    refused = replace(COMPARED, changes=(), problem="the base cannot run", detail="ModuleNotFoundError: no work")
+    refused = replace(COMPARED, changes=(), problem="the base cannot run", detail="ModuleNotFoundError: no sums")
     run = run_of(TierVerdict(plan=SPEED, result=tier_with(refused), verdict=Verdict.PASSED))
     text = render_comment(run, links=Links())
     assert "not compared with the base 0123456789: the base cannot run" in text
-    assert "ModuleNotFoundError: no work" in text
+    assert "ModuleNotFoundError: no sums" in text
     for number in (1, 3000):
         many = replace(COMPARED, changes=tuple(change(f"t::{n}" * number, Change.UNDECIDED) for n in range(2000)))
         run = run_of(TierVerdict(plan=SPEED, result=tier_with(many), verdict=Verdict.PASSED))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.config import parse_config
+from orchestrator.how import Machine
 from orchestrator.judge import judge_run, judge_tier
 from orchestrator.model import (
     Changes,
@@ -19,7 +20,7 @@ from orchestrator.model import (
     TierPlan,
     TierResult,
 )
-from orchestrator.plan import Machine, Request, make_plan
+from orchestrator.plan import Request, make_plan
 from orchestrator.records import Record
 from orchestrator.records.history import History
 from orchestrator.render.comment import render_comment

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.errors import ExitCode
-from orchestrator.judge import floor_percent, judge, judge_tier
+from orchestrator.judge import as_it_was, floor_percent, judge, judge_tier
 from orchestrator.model import (
     Attempt,
     Changes,
@@ -246,8 +246,7 @@ def test_a_tiers_own_patch_threshold_is_over_its_tests_alone() -> None:
     assert run.tiers[0].reasons == ("coverage of the change by this tier is 50.0%, below 80%",)
     assert run.tiers[0].patch is not None
     superseded = judge(plan, results, changed_lines={"src/a.py": frozenset({1, 2})}, newer_head="f" * 40)
-    again = judge_tier(unit, superseded.tiers[0].result, patch=superseded.tiers[0].patch)
-    assert again.verdict is Verdict.FAILED  # what is remembered of it, and its status
+    assert as_it_was(superseded.tiers[0]).verdict is Verdict.FAILED  # what is remembered of it, and its status
 
 
 @pytest.mark.parametrize(

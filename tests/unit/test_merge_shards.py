@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.collect import merge_shards
 from orchestrator.model import Coverage, Ending, FileCoverage, GpuUse, TestOutcome, TestResult, TierResult
+from orchestrator.shard_results import merge_shards
 
 ONE = TierResult(
     name="gpu",

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.config import parse_config
 from orchestrator.errors import UsageError
+from orchestrator.how import Machine
 from orchestrator.model import (
     ChangedFile,
     Changes,
@@ -21,7 +22,7 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.plan import NO_STANDING, Machine, Request, make_plan
+from orchestrator.plan import NO_STANDING, Request, make_plan
 from orchestrator.records import Record
 from orchestrator.records.history import History
 from orchestrator.trust import Ruled, Standing, apply_base

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_mltiers import shards as plugin
 
-from orchestrator.collect import merge_shards
 from orchestrator.judge import judge_tier
 from orchestrator.model import (
     Coverage,
@@ -22,6 +21,7 @@ from orchestrator.model import (
     TierResult,
     Verdict,
 )
+from orchestrator.shard_results import merge_shards
 from orchestrator.shards import MOST, Timings, choose, incomplete, parse_shard, slowest, split
 
 TESTS = st.lists(st.text("abc/:é", min_size=1, max_size=6), unique=True, max_size=30)

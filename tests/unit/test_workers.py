@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.config import parse_config
+from orchestrator.how import Machine
 from orchestrator.model import Changes, Ending, Event, Phases, PythonFacts, TestOutcome, TestResult, TierPlan
-from orchestrator.plan import Machine, Request, make_plan
+from orchestrator.plan import Request, make_plan
 from orchestrator.readers.events import Session
 from orchestrator.records import Record
 from orchestrator.records.encoding import decode, encode
