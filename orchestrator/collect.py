@@ -112,6 +112,7 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         output_tail=outcome.output_tail,
         stacks=outcome.stacks,
         notes=tuple(dict.fromkeys((*outcome.notes, *(log.notes if log is not None else ()), *left))),
+        details=outcome.details,
         random_seed=_seed(log),
     )
     note = schedule_note(result)

@@ -57,7 +57,9 @@ def how_here(
     measured = not planned.benchmark and python.cov is not None
     planned = replace(planned, coverage=measured)
     workers, choice, why = _workers(planned, tier, python, machine, tier.env, records)
+    planned = replace(planned, choice=choice)
     notes += why
+    details = [] if choice is None else [choice.reason]
     if not (planned.benchmark or measured):
         notes.append("coverage is unknown: pytest-cov is not installed")
     env = dict(tier.env)
@@ -70,18 +72,17 @@ def how_here(
     env |= _threads(workers, machine, env)
     warm = _warmth(tier, planned.name, python, machine, env, workers=workers)
     if warm is not None:
-        notes.append(said(warm, workers=workers))
-    planned = replace(planned, choice=choice)
+        details.append(said(warm, workers=workers))
     return replace(
         planned,
         workers=workers,
         warmth=warm,
-        coverage=measured,
         python=python,
         command=_command(planned, tier, config, python, workers=workers, measured=measured, out=out),
         command_by_turns=_command_by_turns(tier, python) if planned.against == "base" and python.benchmark else (),
         env=env,
         notes=tuple(notes),
+        details=tuple(details),
     )
 
 
@@ -114,7 +115,7 @@ def _workers(
     choice = choice_of(records, conditions, warm)
     if choice is None:
         return fit, None, notes
-    return choice.mode.workers, choice, [*notes, choice.reason]
+    return choice.mode.workers, choice, notes
 
 
 def _threads(workers: int, machine: Machine, env: Mapping[str, str]) -> dict[str, str]:

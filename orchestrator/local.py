@@ -244,7 +244,7 @@ def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
             kept=kept,
         )
     outcome = _outcome(tier, done)
-    outcome = replace(outcome, notes=(*outcome.notes, *became_of_it(tier, folder)))
+    outcome = replace(outcome, details=became_of_it(tier, folder))
     if tier.coverage and outcome.stopped is not None:
         env = tier_environment(tier, place)
         patience = _PATIENCE[outcome.ending]

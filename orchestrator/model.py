@@ -308,6 +308,7 @@ class TierPlan:
     warmth: Warmth | None = None  # None: one process, or nobody wants it
     choice: WorkersChoice | None = None  # None: the number of workers was given, or nothing is known to choose by
     notes: tuple[str, ...] = ()  # "pytest-xdist is not installed: runs serially"
+    details: tuple[str, ...] = ()  # how it runs, for whoever asks; nobody has to do anything about it
     predicted_seconds: float | None = None  # wall time of the slowest shard
     predicted_low: float | None = None  # from here
     predicted_high: float | None = None  # to here, in four of five runs
@@ -374,6 +375,7 @@ class Outcome:
     reason: str | None = None  # why it did not start
     problems: tuple[str, ...] = ()  # what makes its evidence untrustworthy
     notes: tuple[str, ...] = ()  # worth saying, without consequence: processes it left behind
+    details: tuple[str, ...] = ()  # how it ran, for whoever asks
     output_tail: str = ""
     stacks: str = ""  # of what was running when we stopped it
     machine: Mapping[str, str] = field(default_factory=dict)  # where it ran; empty: unknown
@@ -633,6 +635,7 @@ class TierResult:
     output_tail: str = ""  # last lines of what the process printed
     stacks: str = ""
     notes: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
 
     @cached_property
     def flaky(self) -> int:

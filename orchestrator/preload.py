@@ -122,9 +122,8 @@ def _files(module: str, children: Sequence[str], roots: Sequence[str], read: Rea
         found = []
         for end in range(1, len(parts) + 1):
             found += _one(prefix + "/".join(parts[:end]), read)
-        if found or "/" in module:
-            for child in children:
-                found += _one("/".join([*filter(None, [root]), *parts, child]), read)
+        for child in children:  # also where there is no file for the module: a folder need not have an __init__.py
+            found += _one("/".join([*filter(None, [root]), *parts, child]), read)
         if found:
             yield from found
             return

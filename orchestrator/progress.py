@@ -56,7 +56,7 @@ class Progress:
         how = plural(tier.workers, "worker") if tier.workers > 1 else "serially"
         self._tallies[tier.name] = _Tally(budget=tier.budget, began=time.monotonic(), said=time.monotonic())
         self._line(f"▶ {tier.name}: {how}, budget {budget(tier.budget)}")
-        for note in tier.notes:
+        for note in (*tier.notes, *tier.details):
             self._line(f"  {tier.name}: {note}")
 
     def ended(self, tier: TierVerdict) -> None:

@@ -71,6 +71,7 @@ def merge_shards(results: Sequence[TierResult], *, shards: int = 1) -> TierResul
         },
         parts=tuple(part for result in (*results, *empty) for part in result.parts),
         notes=tuple(dict.fromkeys(note for result in (*results, *empty) for note in result.notes)),
+        details=tuple(dict.fromkeys(detail for result in (*results, *empty) for detail in result.details)),
     )
 
 

@@ -186,6 +186,7 @@ def _bare(result: TierResult) -> TierResult:
         stacks=result.stacks[:MAX_STACKS],
         problems=tuple(problem[:500] for problem in result.problems[:20]),
         notes=tuple(note[:500] for note in result.notes[:20]),
+        details=(),
     )
 
 

@@ -68,7 +68,7 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
         "command": list(result.command),
         "has_report": result.has_report,
         "problems": list(result.problems),
-        "notes": list(result.notes),
+        "notes": [*result.notes, *result.details],
         "counts": _counts(result.counts),
         "deselected": result.deselected,
         "deferred": list(result.deferred),
@@ -172,7 +172,7 @@ def verdict_document(run: RunVerdict) -> dict[str, Any]:
                 "coverage": None if tier.result is None else coverage_summary(tier.result.coverage),
                 "patch_coverage": _patch(tier.patch),
                 "known_gaps": _gaps(tier.known_gaps),
-                "notes": [*tier.plan.notes, *(tier.result.notes if tier.result else ())],
+                "notes": [*tier.plan.notes, *tier.plan.details, *(tier.result.notes if tier.result else ())],
             }
             for tier in run.tiers
         },
@@ -303,7 +303,7 @@ def _tier_plan(tier: TierPlan) -> dict[str, Any]:
         "python": None if tier.python is None else tier.python.executable,
         "command": list(tier.command),
         "env": dict(tier.env),
-        "notes": list(tier.notes),
+        "notes": [*tier.notes, *tier.details],
         "choice": _choice(tier),
         "predicted_seconds": tier.predicted_seconds,
         "predicted_low": tier.predicted_low,

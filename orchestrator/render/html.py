@@ -287,7 +287,7 @@ def _how(tier: TierVerdict) -> Iterator[tuple[str, str]]:
     if plan.coverage_patch is not None:
         got = tier.patch.percent if tier.patch is not None else None
         yield "Changed lines", f"{'none measured' if got is None else percent(got)}, minimum {plan.coverage_patch:g}%"
-    for note in plan.notes:
+    for note in (*plan.notes, *plan.details):
         yield "Plan", _e(note)
     if result is not None:
         yield from _evidence(result)
@@ -308,7 +308,7 @@ def _evidence(result: TierResult) -> Iterator[tuple[str, str]]:
         yield "GPU", _e(f"{', '.join(result.gpu.devices) or 'none'}: {used}")
     for problem in result.problems:
         yield "Problem", _e(problem)
-    for note in result.notes:
+    for note in (*result.notes, *result.details):
         yield "Note", _e(note)
     for name, text in (("Last output", result.output_tail), ("Stacks when stopped", result.stacks)):
         if text.strip():

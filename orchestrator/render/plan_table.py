@@ -20,7 +20,7 @@ def render_plan(plan: Plan) -> str:
     for tier in plan.tiers:
         if tier.run:
             lines += ["", f"{tier.name}:"]
-            lines += [f"  {note}" for note in tier.notes]
+            lines += [f"  {note}" for note in (*tier.notes, *tier.details)]
             assignments = [f"{name}={shlex.quote(value)}" for name, value in tier.env.items()]
             lines.append("  " + visible(" ".join([*assignments, shlex.join(tier.command)])))
     lines += ["", *plan.notes] if plan.notes else []

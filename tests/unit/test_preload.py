@@ -188,3 +188,10 @@ def test_what_is_kept_for_a_run_is_what_its_tiers_have_in_common(
     assert found.modules == tuple(modules.split())
     assert set(found.own) == found.tiers
     assert set(found.rewritten) == {"r" + name for name in found.tiers}
+
+
+def test_a_folder_without_init_that_a_test_imports_from_is_the_projects_own() -> None:
+    files = {"tests/golden/test_it.py": "import numpy\nfrom tests.golden import helper\n", "tests/golden/helper.py": ""}
+    found = survey(["tests/golden/test_it.py"], files.get, roots=[""])
+    assert found.later == ("numpy",)
+    assert "tests" in found.own

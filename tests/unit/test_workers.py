@@ -58,7 +58,7 @@ def test_short_tests_run_in_one_process_once_a_run_has_shown_what_workers_cost()
     assert tier.predicted_note == "never run so"
     assert tier.command[tier.command.index("-n") + 1] == "0"
     assert not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & set(tier.env)  # one process has the cores to itself
-    assert any("a second worker would cost 5.9 s more than it saves" in note for note in tier.notes)
+    assert any("a second worker would cost 5.9 s more than it saves" in detail for detail in tier.details)
 
 
 def test_long_tests_keep_their_workers() -> None:
@@ -125,7 +125,7 @@ def test_files_with_long_fixtures_are_kept_whole() -> None:
     record = run_record(80.0, tests=tests, workers=2, phases=QUICK_WORKERS, order="longest first")
     tier = planned([record])
     assert tier.command[tier.command.index("--dist") + 1] == "loadfile"
-    assert any("2 workers, by file" in note for note in tier.notes)
+    assert any("2 workers, by file" in detail for detail in tier.details)
 
 
 def test_tests_that_kill_their_process_stay_on_workers() -> None:
