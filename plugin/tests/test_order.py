@@ -75,10 +75,8 @@ def test_xdist_hands_out_the_longest_first(run_suite: RunSuite, order: Order) ->
     assert run.code == 0, run.out
     assert len(started(run)) == 6
     assert {"".join(node[-1] for node in nodes[:2]) for nodes in started_by(run)} == {"cd", "ef"}
-    of_worker: dict[str, float] = {}
-    for event in run.of("phase", phase="call"):
-        of_worker[event["worker"]] = of_worker.get(event["worker"], 0.0) + event["seconds"]
-    assert max(of_worker.values()) < 1.05, "1.65 s of tests fit two workers almost evenly"
+    planned = [sum(seconds[node] for node in nodes) for nodes in started_by(run)]
+    assert max(planned) < 1.05, "1.65 s of tests fit two workers almost evenly"
 
 
 def test_under_xdist_too_what_failed_comes_first(run_suite: RunSuite, order: Order) -> None:
@@ -119,6 +117,36 @@ def test_every_test_runs_though_a_worker_dies(run_suite: RunSuite, order: Order)
     assert ended == set(ids(*range(40)))
     assert [event["nodeid"] for event in run.of("crash") if event["nodeid"]] == ["test_it.py::test_dies"]
     assert run.code == 1
+
+
+SLOW_TO_SEND = """
+import contextlib
+from xdist.workermanage import WorkerController
+
+send = WorkerController.send_runtest_some
+given = []
+
+def send_when_the_first_test_is_over(self, indices):
+    if given.count("gw0") == 2 and self.gateway.id == "gw0":  # it begins the first when it knows the second
+        with contextlib.suppress(EOFError):
+            self.channel.waitclose(30)
+    given.append(self.gateway.id)
+    send(self, indices)
+
+WorkerController.send_runtest_some = send_when_the_first_test_is_over
+"""
+"""A controller that was interrupted between two sends, long enough for a worker to die of its first test."""
+
+
+@pytest.mark.parametrize("others", [40, 2])
+def test_a_worker_may_die_while_it_is_given_its_tests(run_suite: RunSuite, order: Order, others: int) -> None:
+    text = FIVE.replace("range(5)", f"range({others})") + "\ndef test_dies():\n    import os\n    os._exit(1)\n"
+    seconds = {**dict.fromkeys(ids(*range(others)), 0.01), "test_it.py::test_dies": 1.0}
+    files = {"test_it.py": text, "conftest.py": SLOW_TO_SEND}
+    run = run_suite(files, "-p", "xdist", "-n", "1", variables=order(seconds=seconds))
+    assert {event["nodeid"] for event in run.of("phase", phase="teardown")} == set(ids(*range(others)))
+    assert [event["nodeid"] for event in run.of("crash") if event["nodeid"]] == ["test_it.py::test_dies"]
+    assert run.code == 1, run.out
 
 
 RANDOM = """

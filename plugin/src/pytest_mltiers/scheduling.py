@@ -68,7 +68,13 @@ class LongestFirst(LoadScheduling):  # type: ignore[misc]  # xdist is not there 
         if index is None:
             return False
         self.node2pending[node].append(index)
-        node.send_runtest_some([index])
+        try:
+            node.send_runtest_some([index])
+        except OSError:
+            # It died since: of an earlier test, before this one could reach it. xdist hears of that next (`errordown`).
+            self.node2pending[node].remove(index)
+            self.pending.extend([index])
+            return False
         return True
 
     def _ahead(self, node: Any) -> float:
