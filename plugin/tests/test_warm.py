@@ -204,12 +204,72 @@ def test_every_worker_has_a_randomness_of_its_own(run):
     assert not set(first) & set(second)
 
 
-def test_the_garbage_collector_sees_what_was_imported_ahead(run, installed):
-    (installed / "heavy.py").write_text("class Thing: pass\nTHING = Thing()\nHOLDER = [THING]\n")
-    text = "import gc, heavy\ndef test_it(): assert any(r is heavy.HOLDER for r in gc.get_referrers(heavy.THING))\n"
+@pytest.mark.parametrize(
+    "question",
+    [
+        "any(found is heavy.HOLDER for found in gc.get_referrers(heavy.THING))",
+        "any(found is heavy.THING for found in gc.get_objects())",
+        "gc.get_freeze_count() == 0",
+        "[gc.freeze(), gc.unfreeze(), gc.get_freeze_count()][-1] == 0",
+        "[heavy.forget(), gc.collect(), heavy.FORGOTTEN()][-1] is None",
+    ],
+)
+def test_the_garbage_collector_sees_what_was_imported_ahead(run, installed, question):
+    (installed / "heavy.py").write_text(HEAVY)
+    text = f"import gc, heavy\ndef test_it(): assert {question} and not hasattr(gc.collect, '__wrapped__')\n"
     done = run(text, warm={"modules": ["heavy"]})
     assert done.code == 0, done.out
     assert done.report["modules"] == ["heavy"]
+
+
+HEAVY = """
+import weakref
+
+class Thing: pass
+
+THING = Thing()
+HOLDER = [THING]
+CYCLE = Thing()
+CYCLE.me = CYCLE
+FORGOTTEN = weakref.ref(CYCLE)
+
+def forget():
+    global CYCLE
+    CYCLE = None
+"""
+
+
+def test_till_somebody_asks_it_leaves_alone_what_was_imported_ahead(run, installed, tmp_path):
+    """And so does pytest's end, which still finds what the tests have left."""
+    (installed / "heavy.py").write_text(HEAVY)
+    test = """
+    import gc, heavy
+    class Loud:
+        def __init__(self): self.me = self
+        def __del__(self): raise RuntimeError("loud")
+    def test_it():
+        gc.disable()
+        Loud()
+        assert gc.get_freeze_count.__wrapped__() > 1000
+    """
+    files = {"test_it.py": test, "conftest.py": ASKS_AT_THE_END}
+    env = {"MLTIERS_EVENTS": str(tmp_path / "events.jsonl")}
+    done = run(files, "-n", "1", "-W", "default", warm={"modules": ["heavy"]}, env=env)
+    assert done.code == 0, done.out
+    assert "RuntimeError: loud" in done.out
+    assert done.told == ["True True True"]
+
+
+ASKS_AT_THE_END = """
+import gc, os, pytest
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    if hasattr(config, "workerinput"):
+        with open(os.environ["TOLD"], "a") as file:
+            seen = any(type(found).__name__ == "Thing" for found in gc.get_objects())
+            print(gc.get_freeze_count() > 1000, not seen, not hasattr(gc.collect, "__wrapped__"), file=file)
+"""
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NoReturn
 
+from _mltiers_warm.frozen import give_back, keep_frozen
+
 PR_SET_PDEATHSIG = 1
 ARG_START = 47  # of /proc/self/stat, counted from 0
 WATCHED_ENDS = ("LLVM_PROFILE_FILE", "GCOV_PREFIX", "ASAN_OPTIONS", "LSAN_OPTIONS", "HEAPPROFILE", "CPUPROFILE")
@@ -28,7 +30,7 @@ def fresh_start(*, argv: list[str], orig_argv: list[str], path: list[str], envir
 
     The standard streams are made anew over descriptors 0 to 2.
     """
-    gc.unfreeze()  # `gc.get_referrers` does not look at what is frozen, and hypothesis asks it
+    keep_frozen()
     sys.argv, sys.orig_argv, sys.path = argv, orig_argv, path
     if dict(os.environ) != dict(environment):
         os.environ.clear()
@@ -118,6 +120,7 @@ def leave(code: int | None) -> NoReturn:
         sys.exit(code)
     # Files that nobody closed: the interpreter would have done it while it took the modules apart.
     if _writes_a_file():
+        give_back()
         gc.unfreeze()
         for thing in gc.get_objects():
             if type(thing) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
