@@ -34,7 +34,9 @@ SPAWN = 0.05  # seconds by which each further worker delays the first test
 WARM_START = 1.0  # seconds till a forked worker begins its session
 CONTROLLER = 0.001  # seconds of the controller for each test
 BETWEEN_SERIAL = 0.3  # of the time between tests of a worker is left without xdist
-CLOSING_SERIAL = 0.35  # of the end: nobody hands coverage over
+CLOSING_SERIAL = 0.35  # of the end of plain workers: nobody hands coverage over
+CLOSING_WARM = 0.35  # of the end of one process: what was imported ahead is not collected
+AGAIN = 0.15  # by which the first run of all may have been slower for its mode to be given another chance
 
 LONG = 0.05  # of a worker's share makes a test a block of its own; as in the plugin's lanes.py
 SMALL = 0.02  # seconds of fixtures that keep no file together
@@ -115,6 +117,11 @@ def choose(
     better = [one for one in estimates if now.seconds - one.seconds > _worth(now, one)]
     taken = min(better, key=lambda one: (one.seconds, one.mode.workers), default=now)
     words = _words(taken, estimates, sum(seconds.values()), len(seconds), usual=usual)
+    again = model.another_chance(now) if taken is now else None
+    if again is not None and again.mode in modes:
+        taken = next(one for one in estimates if one.mode == again.mode)
+        seen = f"{again.seconds:.1f} s in the first run of all; {now.seconds:.1f} s in {_processes(now.mode)} since"
+        words = f"{_named(taken.mode, usual)}, once more: {seen}"
     return WorkersChoice(mode=taken.mode, seconds=taken.seconds, options=tuple(estimates), reason=words)
 
 
@@ -156,6 +163,14 @@ class _Model:
         Nothing was compiled or cached then, and no test in its place.
         """
         return self.current.mode != mode and [run for run in self.runs if run.mode == mode] == [self.first]
+
+    def another_chance(self, now: ModeEstimate) -> Past | None:
+        """The first run of all, if nothing else is known of its mode, and it was slower only as everything was cold."""
+        phases = self.phases(now.mode)
+        if not self.cold(self.first.mode) or self.first not in self.runs or self.first.phases is None or phases is None:
+            return None
+        warm = self.first.seconds - max(0.0, self.first.phases.boot - phases.boot)
+        return self.first if warm < (1 + AGAIN) * now.seconds else None
 
     def nearest(self, mode: Mode) -> Mode:
         """The mode of the newest other run that had workers as well, or had none; or else of any."""
@@ -211,18 +226,23 @@ def _of_this_suite(past: Sequence[Past]) -> list[Past]:
 
 def _beside(mode: Mode, known: Mode, phases: Phases) -> float:
     """Seconds of a run in ``mode`` before its first test and after its last, from the phases of one in ``known``."""
+    closing = phases.closing * _closing(mode) / _closing(known)
     if mode.workers == 1:
-        closing = phases.closing * (1.0 if known.workers == 1 else CLOSING_SERIAL)
         return phases.boot + phases.collection + closing
     if known.workers == 1:
         start = WARM_START if mode.warm else phases.boot
-        closing = phases.closing / CLOSING_SERIAL
     else:
         start = max(0.0, phases.workers - SPAWN * known.workers)
         if mode.warm != known.warm:
             start = WARM_START if mode.warm else max(start, phases.boot)
-        closing = phases.closing
     return phases.boot + start + SPAWN * mode.workers + phases.collection + closing
+
+
+def _closing(mode: Mode) -> float:
+    """The end of a run in this mode, of one in a single process."""
+    if mode.workers == 1:
+        return 1.0
+    return CLOSING_WARM if mode.warm else 1 / CLOSING_SERIAL
 
 
 def _tests(files: Sequence[_File], mode: Mode, known: Mode, phases: Phases) -> float:
@@ -323,6 +343,10 @@ def _words(taken: ModeEstimate, estimates: Sequence[ModeEstimate], work: float, 
     costs = f"cost {more:.1f} s more than {saves}" if more > 0 else f"save {-more:.1f} s, which is too little"
     named_tests = f"{tests} test{'s' * (tests > 1)} take{'s' * (tests == 1)} {work:.1f} s of it"
     return f"{said}; {named_tests}, and {count} would {costs} ({_evidence(rival)})"
+
+
+def _processes(mode: Mode) -> str:
+    return "1 process" if mode.workers == 1 else f"{mode.workers} workers"
 
 
 def _named(mode: Mode, usual: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 from statistics import mean
@@ -171,6 +172,24 @@ def test_the_first_run_ever_is_too_cold_to_speak_against_its_mode() -> None:
     assert chosen([again, serial, cold], each=0.15).mode == SERIAL
     assert chosen([serial, again, serial, cold], each=0.15).mode == SERIAL
     assert chosen([ran(TWO, 16.0, work=15.0), serial, cold], each=0.15).mode == TWO
+
+
+def test_a_mode_that_was_slower_only_as_everything_was_cold_gets_another_chance() -> None:
+    """Its first seconds went into files that were read, and compiled, for the first time."""
+    cold_start = replace(PHASES, boot=4.0)
+    cold, serial = ran(TWO, 6.0, work=1.0, of=cold_start), ran(SERIAL, 3.2, work=2.0)
+    again = chosen([serial, cold], each=0.02)
+    assert again.mode == TWO
+    assert again.reason == (
+        "2 workers, longest first, once more: 6.0 s in the first run of all; 3.2 s in 1 process since"
+    )
+    assert chosen([ran(TWO, 2.9, work=1.0), serial, cold], each=0.02).mode == TWO
+    slower = ran(TWO, 3.5, work=1.0)
+    assert chosen([slower, serial, cold], each=0.02).mode == SERIAL
+    assert chosen([serial, slower, serial, cold], each=0.02).mode == SERIAL
+    assert chosen([serial, cold], (SERIAL,), each=0.02).mode == SERIAL, "two workers no longer fit"
+    hopeless = ran(TWO, 8.0, work=1.0, of=cold_start)
+    assert chosen([serial, hopeless], each=0.02).mode == SERIAL
 
 
 def test_one_slow_run_does_not_change_a_choice_that_many_runs_speak_for() -> None:

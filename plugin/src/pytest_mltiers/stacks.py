@@ -40,6 +40,11 @@ def file() -> TextIO | None:
     return _file
 
 
+def descriptor() -> int:
+    """Its descriptor, or -1. It is not closed before the process ends: that may hang, too."""
+    return -1 if _file is None or _file.closed else _file.fileno()
+
+
 def _register() -> None:
     global _file  # noqa: PLW0603
     pid = os.getpid()
