@@ -26,30 +26,11 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
-from speed import fast_shape, project, skewed
+from speed import fast_shape, skewed, tiny
 
 MLTIERS = str(Path(sys.executable).parent / "mltiers")
 CONFIG = "version: 1\nsource: [mine]\ntiers:\n  unit: {paths: [tests], when: [push], budget: 10m}\n"
-FILES = 50
 NOT_OURS = ("PYTEST", "MLTIERS", "GITHUB", "OMP_", "MKL_", "PYTHONPATH")
-
-TINY = """
-import pytest
-
-@pytest.mark.parametrize("n", range(COUNT))
-def test_adds_NUMBER(n):
-    assert n + n == 2 * n
-"""
-
-
-def tiny(folder: Path, tests: int) -> None:
-    """Tests of less than a millisecond, in 50 files; nothing is imported but pytest."""
-    project(folder)
-    (folder / "tests" / "conftest.py").write_text("")
-    (folder / "mine" / "model.py").write_text("x = 1\n")
-    for number in range(FILES):
-        text = TINY.replace("COUNT", str(tests // FILES)).replace("NUMBER", str(number))
-        (folder / "tests" / f"test_{number}.py").write_text(text)
 
 
 class Contest:

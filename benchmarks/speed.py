@@ -1,21 +1,23 @@
-"""How fast a unit tier is, against what a team would use instead: the same suites, the same Python, pair by pair.
+"""How fast a unit tier is, against what a team would use instead: the same suites, the same Python, in one session.
 
-    python benchmarks/speed.py [--pairs 7] [--workers 2] [--cpus 0,1] [--out benchmarks/speed.md] [--only NAME,...]
-                               [--suites fast_shape,skewed] [--memory]
+    python benchmarks/speed.py [--python PYTHON] [--rounds 7] [--workers 2] [--suites fast_shape,skewed,tiny,imports]
+                               [--project NAME=FOLDER:TESTS ...] [--only NAME,...] [--memory] [--scaling 1,2,4,8]
+                               [--growth 100,1000,10000,50000] [--out FILE]
 
-Every command is one whole process, wall time; the commands of a round follow each other in a rotating order, so that a
-drift of the machine hits all alike. A command that does not pass all tests is shown as not working, with its last line.
-Peers that are not installed are named as such. `mltiers` is what `mltiers run` does for its tiers, from the start of
-the process that is kept for the run: supervised, streamed, with coverage off as the peers have it. Planning is not in
-it (benchmarks/overhead.md has that), though the kept process imports while it goes on. `--memory`: instead of times,
-the most proportional memory (PSS) that all processes of a run had together, sampled every 50 ms.
+Ours is `mltiers run`, as users start it, with a history of ``--learn`` runs; its tier's own time, of which the plan,
+the verdict and the report are no part, is on a row of its own. Peers are whole processes. ``--python`` should have
+pytest, pytest-xdist, torch and the peers, and nothing else: every pytest plugin that is installed slows all of them
+down. Without pytest-cov nobody measures coverage. The commands of a round follow each other in a rotating order, so
+that a drift of the machine hits all alike; ratios are of one round. A command that does not pass all tests is shown as
+not working, with its last line. ``--memory``: the most proportional memory (PSS) that all processes of a run had
+together. ``--scaling``: more and more workers. ``--growth``: what `mltiers run` takes beside pytest by hand as the
+number of tests grows.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import platform
@@ -27,24 +29,25 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 
-from orchestrator.kept import Kept
-from orchestrator.model import Keeping
-from orchestrator.process import supervise
 from orchestrator.tree import descendants, process_table
 
-ROOT = Path(__file__).resolve().parent.parent
-PLUGIN = ROOT / "plugin" / "src"
-START = PLUGIN / "pytest_mltiers" / "warm" / "start.py"
-COLD, SECOND = "mltiers, the only tier of a job", "mltiers, second tier of a job"
-ALONE = "mltiers, third tier, one worker"
-Result = tuple[str, float, int, str]  # name, wall seconds, tests passed, last line
+MLTIERS = str(Path(sys.executable).parent / "mltiers")
+WHOLE, ALONE, SECOND = "`mltiers run`", "its tier alone", "the second tier of a job"
+OURS = (WHOLE, ALONE, SECOND)
+FASTEST = "the fastest peer of each round"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+CONFIG = """version: 1
+source: [{source}]
+tiers:
+  unit: {{paths: [{tests}], when: [push], budget: 10m, workers: {workers}}}
+  again: {{paths: [{tests}], when: [push], budget: 10m, workers: {workers}, needs: [unit]}}
+"""
+TIMEOUT = 400.0  # seconds
 
 MODEL = """
 import torch
@@ -104,25 +107,31 @@ def test_overfits_{number}(steps):
 """
 
 
+TINY = """
+import pytest
+
+@pytest.mark.parametrize("n", range({count}))
+def test_adds_{number}(n):
+    assert n + n == 2 * n
+"""
+
+IMPORTS = """
+import networkx, numpy, pytest, sympy, torch, torch.distributions, torch.fx, torch.onnx, torch.utils.data
+
+@pytest.mark.parametrize("n", range(5))
+def test_uses_them_{number}(n):
+    assert sympy.Integer(n) + n == int(torch.tensor(n) * 2)
+"""
+
+
 @dataclass(frozen=True)
 class Peer:
-    """One way to run a suite's tests: the command (None: not installed) and its environment."""
+    """One way to run a suite's tests: words after ``python``, and its environment."""
 
     name: str
-    command: list[str] | None
+    words: list[str]
     env: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Job:
-    """Tiers of ours, one after the other, forked from one process: their names, and the workers of each."""
-
-    tiers: tuple[tuple[str, int], ...]
-    modules: tuple[str, ...]  # that the process imports which is kept
-
-    @property
-    def name(self) -> str:
-        return self.tiers[-1][0]
+    needs: str = "pytest"  # module
 
 
 def fast_shape(folder: Path) -> None:
@@ -143,6 +152,24 @@ def skewed(folder: Path) -> None:
         (folder / "tests" / f"test_zlong_{number}.py").write_text(LONG.format(number=number, steps=steps))
 
 
+def tiny(folder: Path, tests: int = 5000) -> None:
+    """5,000 tests of less than a millisecond, in 50 files; nothing is imported but pytest."""
+    project(folder)
+    (folder / "tests" / "conftest.py").write_text("")
+    (folder / "mine" / "model.py").write_text("x = 1\n")
+    files = min(50, max(1, tests // 20))
+    for number in range(files):
+        (folder / "tests" / f"test_{number}.py").write_text(TINY.format(number=number, count=tests // files))
+
+
+def imports(folder: Path) -> None:
+    """60 tests of a millisecond in 12 files, which import torch, sympy, networkx and more of torch."""
+    project(folder)
+    (folder / "tests" / "conftest.py").write_text("")
+    for number in range(12):
+        (folder / "tests" / f"test_{number}.py").write_text(IMPORTS.format(number=number))
+
+
 def project(folder: Path) -> None:
     """The files that every suite has."""
     for name, text in {
@@ -155,111 +182,123 @@ def project(folder: Path) -> None:
         (folder / name).write_text(text)
 
 
-def jobs(workers: int) -> list[Job]:
-    """Ours: a job with one tier, which is as cold as it gets, and one with more."""
-    return [
-        Job(((COLD, workers),), ("torch",)),
-        Job((("mltiers, first of three tiers", workers), (SECOND, workers), (ALONE, 1)), ("torch", "torch._dynamo")),
-    ]
+SUITES: dict[str, Callable[[Path], None]] = {f.__name__: f for f in (fast_shape, skewed, tiny, imports)}
 
 
-def peers(workers: int) -> list[Peer]:
-    """What else there is."""
-    python = [sys.executable]
+def peers(workers: int, tests: str) -> list[Peer]:
+    """What else there is. joshuarli-pytest-parallel needs Python 3.13; dagz may not be used (its licence)."""
     one = dict.fromkeys(THREADS, "1")
-
-    def module(name: str, *words: str) -> list[str] | None:
-        return [*python, *words] if importlib.util.find_spec(name) else None
-
     n = str(workers)
+    pytest = ["-m", "pytest", tests]
     return [
-        Peer(f"pytest -n {n}, as it comes", [*python, "-m", "pytest", "-n", n, "tests"]),
-        Peer(f"pytest -n {n}, one thread each", [*python, "-m", "pytest", "-n", n, "tests"], one),
+        Peer(f"pytest -n {n}, as it comes", [*pytest, "-n", n], needs="xdist"),
         Peer(
             f"pytest -n {n} --dist worksteal, one thread each",
-            [*python, "-m", "pytest", "-n", n, "--dist", "worksteal", "tests"],
+            [*pytest, "-n", n, "--dist", "worksteal"],
             one,
+            needs="xdist",
         ),
-        Peer("pytest, serially", [*python, "-m", "pytest", "tests"]),
-        Peer("pytest-forked", module("pytest_forked", "-m", "pytest", "-p", "pytest_forked", "--forked", "tests"), one),
-        Peer("pytest-zygote", module("pytest_zygote", "-m", "pytest", "--workers", n, "tests"), one),
-        Peer("joshuarli-pytest-parallel", module("pytest_parallel", "-m", "pytest", "-j", n, "tests"), one),
-        Peer("pytest-fast", module("pytest_fast", "-m", "pytest", "--fast", "--fast-workers", n, "tests"), one),
+        Peer("pytest, serially", pytest),
+        Peer("pytest-forked", [*pytest, "-p", "pytest_forked", "--forked"], one, needs="pytest_forked"),
+        Peer("pytest-zygote", [*pytest, "--workers", n], one, needs="pytest_zygote"),
+        Peer("pytest-fast, its daemon warm from the second round on", [*pytest, "--fast", "--fast-workers", n], one,
+             needs="pytest_fast"),
     ]  # fmt: skip
 
 
-def environment(folder: Path, extra: dict[str, str]) -> dict[str, str]:
-    """What a command gets: ours without what would give one of them an advantage."""
-    # Without compiled files a plugin that imports at the end (hypothesis) would cost all of them seconds.
-    dropped = {*THREADS, "PYTHONDONTWRITEBYTECODE"}
-    kept = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("PYTEST")}
-    paths = [extra.get("PYTHONPATH"), str(folder), os.environ.get("PYTHONPATH")]
-    return {**kept, **extra, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+class Contest:
+    """One suite in a folder of its own, and the ways to run it."""
 
+    def __init__(self, options: argparse.Namespace, make: Callable[[Path], None], tests: str = "tests") -> None:
+        self.python: str = options.python
+        self.tests = tests
+        self.folder = Path(tempfile.mkdtemp(prefix="speed-"))
+        make(self.folder)
+        self.configure("auto")
+        self.env = environment(self.folder)
+        self.peers = [
+            p for p in peers(options.workers, tests) if not options.only or any(w in p.name for w in options.only)
+        ]
+        self.broken = {p.name: "not installed, or not for this Python" for p in self.peers if not self._has(p.needs)}
+        done = self._process([self.python, "-m", "pytest", tests], {})  # it compiles, too
+        self.expected = passed(done.stdout.decode(errors="replace"))
+        self.chosen = ""
 
-def once(peer: Peer | Job, folder: Path, expected: int | None) -> list[Result]:
-    """Run it. Never raises for what the tests do."""
-    for left in (folder / "events.jsonl", folder / ".pytest_cache"):
-        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-    if isinstance(peer, Job):
-        return once_ours(peer, folder, expected)
-    assert peer.command is not None
-    began = time.perf_counter()
-    try:
-        done = subprocess.run(
-            peer.command,
-            cwd=folder,
-            env=environment(folder, peer.env),
+    def configure(self, workers: str) -> None:
+        """Write ml-tiers.yml."""
+        source = "mine" if (self.folder / "mine").exists() else "."
+        text = CONFIG.format(tests=self.tests, workers=workers, source=source)
+        (self.folder / "ml-tiers.yml").write_text(text)
+
+    def once(self, name: str) -> dict[str, float]:
+        """Run it: seconds by row. Never raises for what the tests do."""
+        if name == WHOLE:
+            taken = self._ours("unit")
+            return {WHOLE: taken, ALONE: self._result("unit")["seconds"]}
+        if name == SECOND:
+            self._ours("unit", "again")
+            return {SECOND: self._result("again")["seconds"]}
+        peer = next(p for p in self.peers if p.name == name)
+        began = time.perf_counter()
+        try:
+            done = self._process([self.python, *peer.words], peer.env)
+        except subprocess.TimeoutExpired:
+            self.broken[name] = f"did not end within {TIMEOUT:.0f} s"
+            return {}
+        taken = time.perf_counter() - began
+        said = done.stdout.decode(errors="replace")
+        if done.returncode or passed(said) != self.expected:
+            words = [line for line in said.splitlines() if "rror" in line] or [said.strip().rpartition("\n")[2]]
+            self.broken[name] = f"exit {done.returncode}, {passed(said)} of {self.expected} passed: {words[0][:120]}"
+        return {name: taken}
+
+    def close(self) -> None:
+        """Remove it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _ours(self, *tiers: str) -> float:
+        began = time.perf_counter()
+        done = self._process([MLTIERS, "run", *tiers, "--python", self.python], {})
+        taken = time.perf_counter() - began
+        result = self._result(tiers[-1])
+        if done.returncode or result["counts"]["passed"] != self.expected:
+            raise SystemExit(f"mltiers run: exit {done.returncode}\n{done.stdout.decode(errors='replace')[-2000:]}")
+        plan = json.loads((self.folder / ".mltiers/plan.json").read_text())
+        choice = plan["tiers"][tiers[-1]]["choice"]
+        self.chosen = choice["reason"] if choice else f"{result['workers']} workers"
+        return taken
+
+    def _result(self, tier: str) -> dict[str, dict[str, int]]:
+        return json.loads((self.folder / ".mltiers" / tier / "result.json").read_text())
+
+    def _process(self, command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**self.env, **env},
             stdin=-3,
             stdout=-1,
             stderr=-2,
-            timeout=180,
+            timeout=TIMEOUT,
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        return [(peer.name, 180.0, 0, "did not end within 180 s")]
-    taken = time.perf_counter() - began
-    return [(peer.name, taken, *verdict(done.returncode, done.stdout.decode(errors="replace"), expected))]
+
+    def _has(self, module: str) -> bool:
+        return subprocess.run([self.python, "-c", f"import {module}"], stderr=-3, check=False).returncode == 0
 
 
-def once_ours(job: Job, folder: Path, expected: int | None) -> list[Result]:
-    """The tiers of a job; the first one's time begins with the start of the process that is kept."""
-    ours = {**dict.fromkeys(THREADS, "1"), "PYTHONPATH": str(PLUGIN), "MLTIERS_EVENTS": str(folder / "events.jsonl")}
-    env = environment(folder, ours)
-    order, log = folder / "warm.json", folder / "output.log"
-    own = ("conftest", "mine")
-    keeping = Keeping(
-        python=sys.executable, env={}, modules=job.modules, own=own, rewritten=(), tiers=frozenset(dict(job.tiers))
-    )
-    results: list[Result] = []
-    began = time.perf_counter()
-    with Kept(keeping, root=folder, variables=env, plugin=PLUGIN) as kept:
-        for name, workers in job.tiers:
-            told = {"modules": ["torch"], "later": ["torch._dynamo"], "own": own, "alone": workers == 1}
-            order.write_text(json.dumps(told))
-            xdist = ["-n", str(workers)] if workers > 1 else []
-            words = [str(START), str(order), "--", "-p", "pytest_mltiers", *xdist, "tests"]
-            done = supervise([sys.executable, *words], cwd=folder, env=env, deadline=180, log=log, kept=kept)
-            taken = time.perf_counter() - began
-            said = log.read_text(errors="replace")
-            passed, last = verdict(done.exit_code or 0, said, expected)
-            told = json.loads(order.read_text())
-            if passed == expected and not (told["warm"] and told["kept"]):
-                passed, last = -1, f"not warm: {told}"
-            results.append((name, taken, passed, last))
-            (folder / "events.jsonl").unlink(missing_ok=True)
-            began = time.perf_counter()
-    return results
+def environment(folder: Path) -> dict[str, str]:
+    """What a command gets: ours without what would give one of them an advantage."""
+    # Without compiled files whatever imports late would cost all of them seconds.
+    dropped = {*THREADS, "PYTHONDONTWRITEBYTECODE"}
+    ours = ("PYTEST", "MLTIERS", "GITHUB", "COV_")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith(ours)}
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
 
 
-def verdict(code: int, text: str, expected: int | None) -> tuple[int, str]:
-    """(tests passed, last line); -1 and why where it did not work."""
-    passed = sum(map(int, re.findall(r"(\d+) passed", text)[-1:]))
-    last = (text.strip().splitlines() or [""])[-1][:160]
-    if code or (expected and passed < expected):
-        said = [line for line in text.splitlines() if "rror" in line] or [last]
-        return -1, f"exit {code}: {said[0][:160]}"
-    return passed, last
+def passed(text: str) -> int:
+    """How many tests pytest's last line says have passed."""
+    return sum(map(int, re.findall(r"(\d+) passed", text)[-1:]))
 
 
 class Memory:
@@ -295,116 +334,179 @@ def pss(pid: int) -> int:
     return 0
 
 
-def memory(suite: Callable[[Path], None], runs: int, workers: int, only: list[str]) -> list[str]:
+def memory(title: str, contest: Contest, options: argparse.Namespace) -> list[str]:
     """The table of one suite's memory."""
-    folder = Path(tempfile.mkdtemp(prefix="speed-"))
-    suite(folder)
     lines = [
-        f"### {suite.__name__.replace('_', '-')}: memory, {workers} workers, {runs} runs",
+        f"### {title}: memory, {options.rounds} runs",
         "",
         "| most at any time | PSS of all processes, median | range | processes |",
         "|---|---|---|---|",
     ]
-    for peer in chosen(workers, only):
-        if isinstance(peer, Peer) and peer.command is None:
-            continue
+    for name in [WHOLE, *(p.name for p in contest.peers if p.name not in contest.broken)]:
         seen = []
-        for _ in range(runs):
+        for _ in range(options.rounds):
             with Memory() as found:
-                once(peer, folder, None)
+                contest.once(name)
             seen.append((found.most / 1024, found.processes))
         sizes = [size for size, _ in seen]
         middle = f"{statistics.median(sizes):.0f} MiB | {min(sizes):.0f}–{max(sizes):.0f} MiB"
-        lines.append(f"| {peer.name} | {middle} | {seen[-1][1]} |")
-    shutil.rmtree(folder, ignore_errors=True)
+        lines.append(f"| {name} | {middle} | {seen[-1][1]} |")
     return [*lines, ""]
 
 
-def chosen(workers: int, only: list[str]) -> list[Peer | Job]:
-    """All, or those whose name holds one of these words."""
-    everyone: list[Peer | Job] = [*jobs(workers), *peers(workers)]
-    return [p for p in everyone if not only or any(word in p.name for word in only)]
-
-
-def compare(suite: Callable[[Path], None], pairs: int, workers: int, only: list[str]) -> list[str]:
+def compare(title: str, contest: Contest, options: argparse.Namespace) -> list[str]:
     """The table of one suite."""
-    folder = Path(tempfile.mkdtemp(prefix="speed-"))
-    suite(folder)
-    everyone = chosen(workers, only)
-    # It compiles, too.
-    expected = once(Peer("collect", [sys.executable, "-m", "pytest", "tests"]), folder, None)[0][2]
-    seen: dict[str, list[float]] = {}
-    for peer in everyone:
-        seen |= {name: [] for name in (dict(peer.tiers) if isinstance(peer, Job) else (peer.name,))}
-    missing = [p.name for p in everyone if isinstance(p, Peer) and p.command is None]
-    broken = dict.fromkeys(missing, "is not installed, or not for this Python")
-    for number in range(pairs):
+    for _ in range(options.learn):
+        contest.once(SECOND)
+    everyone = [WHOLE, SECOND, *(peer.name for peer in contest.peers)]
+    rounds: list[dict[str, float]] = []
+    for number in range(options.rounds):
         turn = number % len(everyone)
-        for peer in everyone[turn:] + everyone[:turn]:
-            if peer.name in broken:
-                continue
-            for name, taken, passed, last in once(peer, folder, expected):
-                if passed != expected:
-                    broken[name] = f"{passed if passed >= 0 else '?'} of {expected} passed; {last}"
-                seen[name].append(taken)
-    shutil.rmtree(folder, ignore_errors=True)
-    return rows(seen, broken, expected, suite)
-
-
-def rows(
-    seen: dict[str, list[float]], broken: dict[str, str], expected: int, suite: Callable[[Path], None]
-) -> list[str]:
-    """Markdown: medians, spread, and the median and range of the ratios of ours to it, round by round."""
-    owns = [name for name in (COLD, SECOND) if seen.get(name)]
+        took: dict[str, float] = {}
+        for name in everyone[turn:] + everyone[:turn]:
+            if name not in contest.broken:
+                took |= contest.once(name)
+        working = [took[peer.name] for peer in contest.peers if peer.name in took and peer.name not in contest.broken]
+        rounds.append({**took, FASTEST: min(working)})
+    names = [*OURS, *(peer.name for peer in contest.peers), FASTEST]
     lines = [
-        f"### {suite.__name__.replace('_', '-')}: {(suite.__doc__ or '').strip()}",
+        f"### {title}",
         "",
-        f"| {expected} tests | median | quartiles | {' | '.join(f'{name} ÷ it' for name in owns)} |",
-        "|---|---|---|" + "---|" * len(owns),
+        f"| {contest.expected} tests | median | quartiles | {' | '.join(f'{name} ÷ it' for name in OURS)} |",
+        "|---|--:|---|---|---|---|",
     ]
-    for name, times in seen.items():
-        if name in broken or not times:
-            lines.append(f"| {name} | – | – | {broken.get(name, 'never ran')} |" + " |" * (len(owns) - 1))
-            continue
-        low, _, high = statistics.quantiles(times, n=4) if len(times) > 1 else (times[0],) * 3
-        cells = [name, f"{statistics.median(times):.2f} s", f"{low:.2f}–{high:.2f} s"]
-        for own in owns:
-            ratios = sorted(a / b for a, b in zip(seen[own], times, strict=False))
-            told = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})"
-            cells.append("" if name.startswith("mltiers") else told)
-        lines.append("| " + " | ".join(cells) + " |")
+    lines += [row(name, rounds, contest.broken) for name in names]
+    return [*lines, "", f"The last plan said: {contest.chosen}.", ""]
+
+
+def row(name: str, rounds: Sequence[dict[str, float]], broken: dict[str, str]) -> str:
+    """Median and quartiles; of a peer also the median and range of the ratios of ours to it, round by round."""
+    if name in broken:
+        return f"| {name} | – | {broken[name].replace('|', '/')} | | | |"
+    times = [took[name] for took in rounds]
+    low, _, high = statistics.quantiles(times, n=4) if len(times) > 1 else (times[0],) * 3
+    cells = [name, f"{statistics.median(times):.2f} s", f"{low:.2f}–{high:.2f} s"]
+    for own in OURS:
+        ratios = sorted(took[own] / took[name] for took in rounds)
+        told = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})"
+        cells.append("" if name in OURS else told)
+    return f"| {' | '.join(cells)} |"
+
+
+def scaling(title: str, contest: Contest, options: argparse.Namespace) -> list[str]:
+    """Medians for more and more workers, and a plot of them."""
+    found: dict[str, list[float]] = {WHOLE: [], "pytest -n N": []}
+    for count in options.scaling:
+        contest.configure(str(count))
+        contest.peers = (
+            peers(count, contest.tests) if count > 1 else [Peer("pytest, serially", ["-m", "pytest", contest.tests])]
+        )
+        contest.once(WHOLE)
+        rounds = [contest.once(WHOLE) | contest.once(contest.peers[0].name) for _ in range(options.rounds)]
+        found[WHOLE].append(statistics.median(took[WHOLE] for took in rounds))
+        found["pytest -n N"].append(statistics.median(took[contest.peers[0].name] for took in rounds))
+    top = max(max(values) for values in found.values())
+    cells = [f"| {name} | {' | '.join(f'{value:.2f} s' for value in values)} |" for name, values in found.items()]
+    return [
+        f"### {title}: more workers, medians of {options.rounds}",
+        "",
+        f"| workers | {' | '.join(map(str, options.scaling))} |",
+        "|---|" + "--:|" * len(options.scaling),
+        *cells,
+        "",
+        "```mermaid",
+        "xychart-beta",
+        f'  title "{title}: seconds by number of workers (lower line: mltiers)"',
+        f"  x-axis [{', '.join(map(str, options.scaling))}]",
+        f'  y-axis "seconds" 0 --> {top * 1.1:.0f}',
+        *(f"  line [{', '.join(f'{value:.2f}' for value in values)}]" for values in found.values()),
+        "```",
+        "",
+    ]
+
+
+def growth(options: argparse.Namespace) -> list[str]:
+    """What `mltiers run` takes in one process beside pytest by hand, as the number of tests grows."""
+    lines = [
+        f"### tiny: more tests, in one process, medians of {options.rounds}",
+        "",
+        "| tests | pytest, serially | its tier alone | `mltiers run` | beside pytest | per test |",
+        "|--:|--:|--:|--:|--:|--:|",
+    ]
+    for count in options.growth:
+        contest = Contest(options, lambda folder, count=count: tiny(folder, count))
+        contest.configure("1")
+        contest.once(WHOLE)
+        rounds = [contest.once(WHOLE) | contest.once("pytest, serially") for _ in range(options.rounds)]
+        middle = {name: statistics.median(took[name] for took in rounds) for name in rounds[0]}
+        more = statistics.median(took[WHOLE] - took["pytest, serially"] for took in rounds)
+        lines.append(
+            f"| {contest.expected:,} | {middle['pytest, serially']:.2f} s | {middle[ALONE]:.2f} s "
+            f"| {middle[WHOLE]:.2f} s | {more:+.2f} s | {1e6 * more / contest.expected:.0f} µs |"
+        )
+        contest.close()
     return [*lines, ""]
+
+
+def versions(python: str) -> str:
+    """Of the Python that runs the tests, and of what it has."""
+    names = ("pytest", "pytest-xdist", "torch", "numpy", "pytest-forked", "pytest-zygote", "pytest-fast")
+    code = f"""
+import platform
+from importlib.metadata import PackageNotFoundError, version
+print("Python", platform.python_version(), end="")
+for name in {names}:
+    try: print(f", {{name}} {{version(name)}}", end="")
+    except PackageNotFoundError: pass
+"""
+    return subprocess.run([python, "-c", code], stdout=-1, text=True, check=True).stdout
 
 
 def main() -> None:
-    """Measure, and write the page."""
+    """Measure, and print or write the tables."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--cpus", default="")
-    parser.add_argument("--suites", default="fast_shape,skewed")
-    parser.add_argument("--only", default="")
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--learn", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--suites", default=",".join(SUITES))
+    parser.add_argument("--project", action="append", default=[], help="NAME=FOLDER:TESTS of a project that is there")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[])
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--scaling", type=lambda text: [int(one) for one in text.split(",")], default=[])
+    parser.add_argument("--growth", type=lambda text: [int(one) for one in text.split(",")], default=[])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    if options.cpus:
-        os.sched_setaffinity(0, {int(cpu) for cpu in options.cpus.split(",")})
-    cpus = len(os.sched_getaffinity(0))
-    names = ("pytest", "pytest-xdist", "execnet", "torch", "numpy")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
     lines = [
-        f"{datetime.now(timezone.utc):%Y-%m-%d}: {options.pairs} rounds, {options.workers} workers on {cpus} CPUs,",
-        f"load {os.getloadavg()[0]:.1f} at the start; Python {platform.python_version()}, {versions};",
-        f"{platform.platform()}.",
+        f"{datetime.now(timezone.utc):%Y-%m-%d}: {options.rounds} rounds, {options.workers} workers on "
+        f"{len(os.sched_getaffinity(0))} CPUs, load {os.getloadavg()[0]:.1f} at the start; {versions(options.python)}; "
+        f"{platform.system()} {platform.machine()}.",
         "",
     ]
-    only = [word for word in options.only.split(",") if word]
-    for name in options.suites.split(","):
-        measure = memory if options.memory else compare
-        lines += measure({"fast_shape": fast_shape, "skewed": skewed}[name], options.pairs, options.workers, only)
-        print("\n".join(lines), flush=True)
-    if options.out:
-        options.out.write_text("\n".join(lines))
+
+    def tell(more: list[str]) -> None:
+        lines.extend(more)
+        print("\n".join(more), flush=True)
+        if options.out:
+            options.out.write_text("\n".join(lines))
+
+    tell([])
+    contests: list[tuple[str, Callable[[Path], None], str]] = []
+    for name in filter(None, options.suites.split(",")):
+        contests.append((f"{name.replace('_', '-')}: {(SUITES[name].__doc__ or '').strip()}", SUITES[name], "tests"))
+    for given in options.project:
+        name, _, place = given.partition("=")
+        source, _, tests = place.rpartition(":")
+        contests.append(
+            (name, lambda folder, source=source: shutil.copytree(source, folder, dirs_exist_ok=True), tests)
+        )
+    for title, make, tests in contests:
+        contest = Contest(options, make, tests)
+        measure = memory if options.memory else scaling if options.scaling else compare
+        tell(measure(title, contest, options))
+        contest.close()
+    if options.growth:
+        tell(growth(options))
 
 
 if __name__ == "__main__":
