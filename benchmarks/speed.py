@@ -5,9 +5,10 @@
                                [--growth 100,1000,10000,50000] [--out FILE]
 
 Ours is `mltiers run`, as users start it, with a history of ``--learn`` runs; its tier's own time, of which the plan,
-the verdict and the report are no part, is on a row of its own. Peers are whole processes. ``--python`` should have
-pytest, pytest-xdist, torch and the peers, and nothing else: every pytest plugin that is installed slows all of them
-down. Without pytest-cov nobody measures coverage. The commands of a round follow each other in a rotating order, so
+the verdict and the report are no part, is on a row of its own. Peers are whole processes. The tests run in a virtual
+environment that is made for them (``.benchmarks/speed``), or by ``--python``: one with pytest, pytest-xdist, torch and
+the peers and nothing else, as every pytest plugin that is installed slows all of them down. Without pytest-cov nobody
+measures coverage. The commands of a round follow each other in a rotating order, so
 that a drift of the machine hits all alike; ratios are of one round. A command that does not pass all tests is shown as
 not working, with its last line. ``--memory``: the most proportional memory (PSS) that all processes of a run had
 together. ``--scaling``: more and more workers. ``--growth``: what `mltiers run` takes beside pytest by hand as the
@@ -29,9 +30,11 @@ import sys
 import tempfile
 import threading
 import time
+import venv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 
 from orchestrator.tree import descendants, process_table
@@ -47,6 +50,7 @@ tiers:
   unit: {{paths: [{tests}], when: [push], budget: 10m, workers: {workers}}}
   again: {{paths: [{tests}], when: [push], budget: 10m, workers: {workers}, needs: [unit]}}
 """
+PEERS = ("pytest", "pytest-xdist", "pytest-forked", "pytest-zygote", "pytest-fast")
 TIMEOUT = 400.0  # seconds
 
 MODEL = """
@@ -142,12 +146,12 @@ def fast_shape(folder: Path) -> None:
 
 
 def skewed(folder: Path) -> None:
-    """224 tests, of which 30 take nearly all of the time, side by side in the last files."""
+    """216 tests, of which 30 take nearly all of the time, up to some seconds each, side by side in the last files."""
     project(folder)
     for number in range(14):
         count = 16 if number < 12 else 11
         (folder / "tests" / f"test_{number:02}.py").write_text(FAST.format(number=number, count=count - 1))
-    steps = [80, 120, 160, 200, 240, 280, 320, 400, 480, 560]
+    steps = [800, 1200, 1600, 2000, 2400, 2800, 3200, 4000, 4800, 5600]
     for number in range(3):
         (folder / "tests" / f"test_zlong_{number}.py").write_text(LONG.format(number=number, steps=steps))
 
@@ -448,9 +452,19 @@ def growth(options: argparse.Namespace) -> list[str]:
     return [*lines, ""]
 
 
+def own_python(folder: Path) -> str:
+    """The Python of an environment with what the suites need and the peers, made where there is none."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        torch = version("torch").partition("+")[0]
+        subprocess.run([python, "-m", "pip", "install", "-q", f"torch=={torch}", "numpy", *PEERS], check=True)
+    return str(python)
+
+
 def versions(python: str) -> str:
     """Of the Python that runs the tests, and of what it has."""
-    names = ("pytest", "pytest-xdist", "torch", "numpy", "pytest-forked", "pytest-zygote", "pytest-fast")
+    names = (*PEERS, "torch", "numpy")
     code = f"""
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -465,7 +479,7 @@ for name in {names}:
 def main() -> None:
     """Measure, and print or write the tables."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--python")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--learn", type=int, default=4)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
@@ -477,6 +491,7 @@ def main() -> None:
     parser.add_argument("--growth", type=lambda text: [int(one) for one in text.split(",")], default=[])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    options.python = options.python or own_python(Path(__file__).resolve().parent.parent / ".benchmarks" / "speed")
     lines = [
         f"{datetime.now(timezone.utc):%Y-%m-%d}: {options.rounds} rounds, {options.workers} workers on "
         f"{len(os.sched_getaffinity(0))} CPUs, load {os.getloadavg()[0]:.1f} at the start; {versions(options.python)}; "

@@ -272,6 +272,53 @@ def pytest_unconfigure(config):
 """
 
 
+COUNTED = "import os\nwith open(os.environ['TOLD'], 'a') as file: print('imported', file=file)\n"
+WARNS = "import warnings; warnings.warn('old', DeprecationWarning)\n"
+
+
+@pytest.mark.parametrize("when", ["modules", "later"])
+def test_what_is_left_out_takes_its_package_along(run, installed, when):
+    """They all import the package itself; each would be found out by an attempt of its own."""
+    (installed / "heavy.py").write_text(COUNTED)
+    (installed / "old").mkdir()
+    (installed / "old" / "__init__.py").write_text(WARNS)
+    for name in "abc":
+        (installed / "old" / f"{name}.py").write_text("")
+    told = {"modules": ["heavy"], "later": []}
+    told[when] = [*told[when], "old.a", "old.b", "old", "old.c"]
+    done = run("import heavy\ndef test_it(): pass\n", warm=told)
+    assert done.code == 0, done.out
+    assert done.report["modules"] == ["heavy"]
+    assert done.report["without"] == {"old": "warns when it is imported: old"}
+    assert done.told == ["imported"] * (2 if when == "modules" else 1)
+
+
+def test_a_part_of_a_package_that_is_imported_is_left_out_alone(run, installed):
+    (installed / "new").mkdir()
+    (installed / "new" / "__init__.py").write_text("")
+    (installed / "new" / "old.py").write_text(WARNS)
+    (installed / "new" / "fine.py").write_text("")
+    done = run("def test_it(): pass\n", warm={"modules": ["new", "new.old", "new.fine"]})
+    assert done.report["modules"] == ["new", "new.fine"]
+    assert set(done.report["without"]) == {"new.old"}
+
+
+@pytest.mark.parametrize("when", ["modules", "later"])
+def test_nobody_tries_for_ever(run, installed, when):
+    (installed / "heavy.py").write_text(COUNTED)
+    names = [f"old_{number}" for number in range(9)]
+    for name in names:
+        (installed / f"{name}.py").write_text(WARNS)
+    told = {"modules": ["heavy"], "later": []}
+    told[when] = [*told[when], *names]
+    done = run("import heavy\ndef test_it(): pass\n", warm=told)
+    assert done.code == 0, done.out
+    assert done.report["warm"], done.report
+    assert done.report["modules"] == ["heavy"]
+    assert len(done.report["without"]) == 3
+    assert len(done.told) <= 4
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -141,9 +141,9 @@ def _writes_a_file() -> bool:
 
     Beside our own, too, which needs no flushing.
     """
-    stacks = sys.modules.get("pytest_mltiers.stacks")
+    # The plugin may be another version's, installed by the user.
+    ours = getattr(sys.modules.get("pytest_mltiers.stacks"), "descriptor", lambda: -1)()
     try:
-        ours = -1 if stacks is None else stacks.descriptor()
         for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
             with suppress(OSError):
                 writes = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY

@@ -105,6 +105,7 @@ class Kept:
             faulthandler.enable()
         run = self.start.Run(command[2], command[3:], environment, done=self.run.done, seconds=self.run.taken)
         run.without.update(self.run.without)
+        run.settle_for(self.run.done)
         return run
 
     def refusal(self, told: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:

@@ -33,12 +33,13 @@ _SCHEME = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 
 
 class Unfit(Exception):  # noqa: N818 -- not an error: a reason
-    """``module`` must not be imported ahead; ``why`` is the end of a sentence about it."""
+    """``module`` must not be imported ahead; ``why``: the end of a sentence about it; ``done``: those before it."""
 
     def __init__(self, module: str, why: str) -> None:
         super().__init__(f"{module} {why}")
         self.module = module
         self.why = why
+        self.done: tuple[str, ...] = ()
 
 
 class NotWarm(Exception):  # noqa: N818 -- not an error: a reason
@@ -121,6 +122,9 @@ def preload(modules: Sequence[str], around: Surroundings, environment: WatchedEn
             if opened := _descriptors() - descriptors:
                 raise Unfit(module, f"opens a file when it is imported: {min(opened)[1]}")
             done.append(module)
+    except Unfit as unfit:
+        unfit.done = tuple(done)
+        raise
     finally:
         if collects:
             gc.enable()

@@ -24,8 +24,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from _mltiers_warm.preload import Unfit
+
 OURS = "_mltiers_warm"
 BASE = ("pytest", "execnet")  # what every controller and worker imports, and pytest does not rewrite
+TRIES = 3  # modules that are found unfit before the others are not tried: each costs an import of all before it
 SAFE_PATH = bool(getattr(sys.flags, "safe_path", False))
 
 
@@ -117,7 +120,8 @@ class Run:
             wanted = () if self.told.get("alone") else (*BASE, *self._wanted("modules"))
             self.done = (*self.done, *preload(wanted, self.around(), watched))
         except Unfit as unfit:
-            self._without(unfit.module, unfit.why)
+            self._leave_out(unfit, "modules")
+            self._again(unfit.module)
         except NotWarm as reason:
             self.plain(str(reason))
         if (why := why_not_now()) is not None:
@@ -134,7 +138,7 @@ class Run:
             done = (*self.done, *preload(self._wanted("later"), self.around(), watched))
             why = why_not_now()
         except Unfit as unfit:
-            self.without[unfit.module] = unfit.why
+            self._leave_out(unfit, "later")
             self._write(self.told)
             raise AnotherTry from None
         except NotWarm as reason:
@@ -144,7 +148,8 @@ class Run:
         return why is None
 
     def _wanted(self, when: str) -> list[str]:
-        return [name for name in self.told.get(when, ()) if name not in self.without]
+        left = tuple(f"{name}." for name in self.without)
+        return [name for name in self.told.get(when, ()) if not f"{name}.".startswith(left)]
 
     def _named(self, done: Sequence[str]) -> list[str]:
         return [name for name in dict.fromkeys(done) if name not in BASE]
@@ -166,10 +171,22 @@ class Run:
         self._write({**self.told, "fresh": f"the process kept for the run {why}"})
         os.execve(command[0], list(command), self.environment)  # noqa: S606
 
-    def _without(self, module: str, why: str) -> NoReturn:
-        """Start anew and leave it out: what an import did to this process, nobody can undo."""
-        self.without[module] = why
-        if module in BASE or not {*self.told["modules"], *self.told.get("later", ())} - set(self.without):
+    def settle_for(self, done: Sequence[str]) -> None:
+        """Want no more than what was imported, if enough was tried before that."""
+        if len(self.without) >= TRIES:
+            self.told["modules"] = [name for name in self.told["modules"] if name in done]
+
+    def _leave_out(self, unfit: Unfit, when: str) -> None:
+        """Without its package, too, if that was not imported yet: all of it would be found out one by one."""
+        top = unfit.module.partition(".")[0]
+        imported = {name.partition(".")[0] for name in (*self.done, *unfit.done)}
+        self.without[unfit.module if top in imported else top] = unfit.why
+        if len(self.without) >= TRIES:
+            self.told[when] = self._named(unfit.done)
+
+    def _again(self, module: str) -> NoReturn:
+        """Start anew: what an import did to this process, nobody can undo."""
+        if module in BASE or not (self._wanted("modules") or self._wanted("later")):
             self.plain("; ".join(f"{name} {why}" for name, why in self.without.items()))
         self._write({**self.told, "spent": self.seconds()})
         again = [sys.executable, __file__, self.file, *self.arguments]
