@@ -225,14 +225,38 @@ def test_a_benchmark_of_something_new_has_no_counterpart(tmp_path: Path) -> None
     assert all(change["edited"] for change in said["changes"])
 
 
+NOW_ONE_NOW_THE_OTHER = """\
+import os
+from pathlib import Path
+from sums.core import quick, slow
+
+with open(os.environ["STARTS"], "ab") as file:
+    file.write(b".")
+    starts = file.tell()  # one for the tier itself, then two for each block
+head = Path(__file__).is_relative_to(os.environ["HEAD"])
+N = 2000 if (starts // 2 % 2 == 0) == head else 500
+
+
+def test_quick(benchmark):
+    benchmark(quick, N)
+
+
+def test_slow(benchmark):
+    benchmark(slow, N)
+"""
+"""In one block head is four times as slow, in the next the base."""
+
+
 def test_what_the_budget_leaves_undecided_is_said_and_fails_nothing(tmp_path: Path) -> None:
-    ours = project(tmp_path / "project")
+    root = tmp_path / "project"
+    env = f"PYTHONPATH: src, HEAD: {json.dumps(str(root))}, STARTS: {json.dumps(str(tmp_path / 'starts'))}"
+    ours = project(root, {**FILES, "tests/benchmarks/test_speed.py": NOW_ONE_NOW_THE_OTHER}, env=env)
     ours.write({"src/sums/core.py": CORE + "# Nothing else is changed.\n"})
-    config = CONFIG.format(python=sys.executable, env="PYTHONPATH: src").replace("5m", "40s").replace("10%", "0.01%")
-    ours.write({"ml-tiers.yml": config})
+    ours.write({"ml-tiers.yml": CONFIG.format(python=sys.executable, env=env).replace("5m", "40s")})
     done = ours.mltiers("run")
     assert done.code == 0, done.out
     assert "benchmarks: 2 undecided against the base" in done.out
+    assert {change["blocks"] >= 2 for change in comparison(done)["changes"]} == {True}, "the sides took turns"
     assert done.document("speed/result.json")["seconds"] < 40
 
 
