@@ -29,7 +29,8 @@ SAME_TESTS = 0.25  # of its tests by which a suite may grow or shrink before ear
 SAME_WORK = 0.5  # and of its time
 
 # What a mode that was never run costs beside one that was. Read off runs of generated suites both ways on two cores
-# (benchmarks/choice.md); one run of the mode replaces them.
+# (benchmarks/choice.md; the end of warm workers off the phases in result.json of benchmarks/speed.py's fast-shape); one
+# run of the mode replaces them.
 SPAWN = 0.05  # seconds by which each further worker delays the first test
 WARM_START = 1.0  # seconds till a forked worker begins its session
 CONTROLLER = 0.001  # seconds of the controller for each test
