@@ -101,10 +101,15 @@ def candidates(cpus: int) -> list[int]:
 
 
 def choose(
-    seconds: Mapping[str, float], past: Sequence[Past], modes: Sequence[Mode], *, usual: str = "longest first"
+    seconds: Mapping[str, float],
+    past: Sequence[Past],
+    modes: Sequence[Mode],
+    *,
+    usual: str = "longest first",
+    complete: bool = True,
 ) -> WorkersChoice | None:
     """The mode that ends first. ``seconds``: of each test there is now; ``past``: newest first; ``usual``: how
-    workers share tests where nothing else is said.
+    workers share tests where nothing else is said; ``complete``: whether the last of ``past`` was the first run of all.
 
     None: nothing is known that could decide it, as no run was in one of ``modes``.
     """
@@ -112,7 +117,7 @@ def choose(
     current = next((run for run in runs if run.mode in modes and run.phases is not None), None)
     if current is None or not seconds:
         return None
-    model = _Model(files=_files(seconds), runs=runs, current=current, first=past[-1])
+    model = _Model(files=_files(seconds), runs=runs, current=current, first=past[-1] if complete else None)
     estimates = [_estimate(mode, model) for mode in modes]
     now = next(one for one in estimates if one.mode == current.mode)
     better = [one for one in estimates if now.seconds - one.seconds > _worth(now, one)]
@@ -140,7 +145,7 @@ class _Model:
     files: Sequence[_File]
     runs: Sequence[Past]
     current: Past
-    first: Past  # of all runs that are known
+    first: Past | None  # run of all; None: that is not known any more
 
     def took(self, mode: Mode) -> list[float]:
         """Seconds of the newest runs in a mode, had they had the tests that there are now."""
@@ -168,10 +173,11 @@ class _Model:
     def another_chance(self, now: ModeEstimate) -> Past | None:
         """The first run of all, if nothing else is known of its mode, and it was slower only as everything was cold."""
         phases = self.phases(now.mode)
-        if not self.cold(self.first.mode) or self.first not in self.runs or self.first.phases is None or phases is None:
+        first = self.first
+        if first is None or not self.cold(first.mode) or first.phases is None or phases is None:
             return None
-        warm = self.first.seconds - max(0.0, self.first.phases.boot - phases.boot)
-        return self.first if warm < (1 + AGAIN) * now.seconds else None
+        warm = first.seconds - max(0.0, first.phases.boot - phases.boot)
+        return first if warm < (1 + AGAIN) * now.seconds else None
 
     def nearest(self, mode: Mode) -> Mode:
         """The mode of the newest other run that had workers as well, or had none; or else of any."""

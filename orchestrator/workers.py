@@ -83,7 +83,8 @@ def choice_of(records: Sequence[Record], conditions: Conditions, warm: Mapping[i
     ours = [order.startswith("longest first") for order in told]
     if any(ours):
         modes += [Mode(workers=mode.workers, warm=mode.warm, by_file=True) for mode in modes if mode.workers > 1]
-    return choose(seconds, past, modes, usual="longest first" if any(ours) or not ours else "in their own order")
+    usual = "longest first" if any(ours) or not ours else "in their own order"
+    return choose(seconds, past, modes, usual=usual, complete=len(records) <= _RUNS)
 
 
 def _crashed(records: Sequence[Record]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.config import parse_config
@@ -66,6 +68,13 @@ def test_long_tests_keep_their_workers() -> None:
     assert tier.workers == 2
     assert tier.env["OMP_NUM_THREADS"] == "1"
     assert tier.predicted_note is None
+
+
+def test_a_run_in_the_middle_of_a_long_history_is_not_taken_for_the_first_of_all() -> None:
+    serial = [ran(3.2, 0.01, workers=1, phases=replace(SLOW_WORKERS, workers=0.0)) for _ in range(19)]
+    tried = ran(6.0, 0.01, phases=replace(SLOW_WORKERS, boot=4.0))
+    assert planned([*serial, tried]).workers == 2, "with nothing before it, it was cold"
+    assert planned([*serial, tried, *serial]).workers == 1
 
 
 def test_what_was_said_is_in_the_plans_document() -> None:
