@@ -371,8 +371,12 @@ def compare(title: str, contest: Contest, options: argparse.Namespace) -> list[s
             if name not in contest.broken:
                 took |= contest.once(name)
         working = [took[peer.name] for peer in contest.peers if peer.name in took and peer.name not in contest.broken]
-        rounds.append({**took, FASTEST: min(working)})
-    names = [*OURS, *(peer.name for peer in contest.peers), FASTEST]
+        rounds.append({**took, **({FASTEST: min(working)} if working else {})})
+    names = [
+        *OURS,
+        *(peer.name for peer in contest.peers),
+        *([FASTEST] if all(FASTEST in one for one in rounds) else []),
+    ]
     lines = [
         f"### {title}",
         "",

@@ -266,10 +266,28 @@ import gc, os, pytest
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config):
     if hasattr(config, "workerinput"):
+        frozen = gc.get_freeze_count.__wrapped__()
+        seen = any(type(found).__name__ == "Thing" for found in gc.get_objects())
         with open(os.environ["TOLD"], "a") as file:
-            seen = any(type(found).__name__ == "Thing" for found in gc.get_objects())
-            print(gc.get_freeze_count() > 1000, not seen, not hasattr(gc.collect, "__wrapped__"), file=file)
+            print(frozen > 1000, seen, not hasattr(gc.collect, "__wrapped__"), file=file)
 """
+
+
+def test_our_own_open_file_makes_no_process_look_for_others(tmp_path):
+    code = f"""
+import sys
+sys.path[:0] = [{str(SOURCE)!r}, {str(SOURCE / "pytest_mltiers")!r}]
+import warm
+sys.modules["_mltiers_warm"] = warm
+from _mltiers_warm.child import _writes_a_file
+from pytest_mltiers import stacks
+stacks.enable({str(tmp_path)!r})
+print(len(list(__import__("os").listdir({str(tmp_path)!r}))), _writes_a_file())
+file = open({str(tmp_path / "report.txt")!r}, "w")
+print(_writes_a_file())
+"""
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    assert done.stdout.split() == ["1", "False", "True"]
 
 
 COUNTED = "import os\nwith open(os.environ['TOLD'], 'a') as file: print('imported', file=file)\n"

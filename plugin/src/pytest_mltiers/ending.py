@@ -22,10 +22,13 @@ class QuickEnding:
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_unconfigure(self) -> Iterator[None]:
         """Around pytest's own collections: the first is in this hook since 9.2, the others come after it."""
-        if (frozen := sys.modules.get("_mltiers_warm.frozen")) is not None:
-            # What was imported ahead was collected then. Unless the tests have asked for it, it stays out of sight.
-            frozen.give_back()
+        frozen = sys.modules.get("_mltiers_warm.frozen")
+        if frozen is not None:
+            # What these collections are for, the tests have left; what was imported ahead stays out of their sight.
+            frozen.give_back(["collect"])
         yield
+        if frozen is not None:
+            frozen.give_back()
         for _ in range(MOST):
             if gc.collect() == 0:
                 gc.freeze()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _ASKS = ("collect", "freeze", "get_freeze_count", "get_objects", "get_referrers")
@@ -26,12 +26,12 @@ def keep_frozen() -> None:
         setattr(gc, name, _thawing(_plain[name]))
 
 
-def give_back() -> None:
-    """The collector's own functions again, and frozen what still is. Idempotent."""
-    for name, function in _plain.items():
-        if getattr(getattr(gc, name), "__wrapped__", None) is function:  # or somebody has put theirs there
+def give_back(names: Sequence[str] = _ASKS) -> None:
+    """These functions as they were, with what is frozen still frozen. Idempotent."""
+    for name in names:
+        function = _plain.pop(name, None)
+        if function is not None and getattr(getattr(gc, name), "__wrapped__", None) is function:  # and not a test's
             setattr(gc, name, function)
-    _plain.clear()
 
 
 def _thawing(function: Callable[..., Any]) -> Callable[..., Any]:
