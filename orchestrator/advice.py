@@ -10,9 +10,10 @@ import heapq
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, combinations
 from statistics import median
+
+from msgspec import Struct
 
 from orchestrator.config import Config, Tier
 from orchestrator.config.markers import names_in, selects
@@ -27,8 +28,7 @@ NEW_TIER, NEW_MARKER = "slow", "slow"
 _TRIES = 100  # to do with fewer tests, and with less valuable ones; each costs a sort of all tests
 
 
-@dataclass(frozen=True, kw_only=True)
-class Unit:
+class Unit(Struct, frozen=True, kw_only=True):
     """What can be marked: a test function (with all of its parameters) of one file, maybe in classes."""
 
     path: str
@@ -46,8 +46,7 @@ class Unit:
         return "::".join((self.path, *self.names))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Move:
+class Move(Struct, frozen=True, kw_only=True):
     """What to take out of a tier, the slowest first."""
 
     tier: str
@@ -60,8 +59,7 @@ class Move:
     beside: float  # seconds of a run in which no test runs: start, imports, collection, reports
 
 
-@dataclass(frozen=True, kw_only=True)
-class Destination:
+class Destination(Struct, frozen=True, kw_only=True):
     """Where moved tests go, and what has to be edited for that."""
 
     tier: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from orchestrator.errors import InfrastructureError
 
@@ -62,15 +63,17 @@ class AnswerLost(Unreachable):
     """The request may have had its effect: only GitHub's state can tell, so look before asking again."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """What GitHub answered. ``headers`` have lower-case names; ``status`` is below 400."""
 
     method: str
     path: str
     status: int
     headers: Mapping[str, str]
-    content: bytes = field(repr=False)
+    content: bytes
+
+    def __repr__(self) -> str:
+        return f"Answer({self.method} {self.path}: {self.status}, {len(self.content)} bytes)"
 
     def json(self) -> Any:
         """The body. Raises Unreachable where it is not JSON: a proxy's page, say."""

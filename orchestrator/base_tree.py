@@ -13,8 +13,9 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from orchestrator.git import Git, GitError
 from orchestrator.model import Event
@@ -26,8 +27,7 @@ _DEEP = 3  # folders below a source folder in which its top-level packages are l
 _NO_SOURCE = frozenset({"node_modules", "__pycache__", "site-packages", "build", "dist"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Base:
+class Base(Struct, frozen=True, kw_only=True):
     """What a change is compared with: a commit of this clone, or why there is none."""
 
     git: Git | None = None

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import median
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from orchestrator.compare import RESOLUTION
 from orchestrator.model import BenchmarkChange, Change, Comparison, TierResult
@@ -27,8 +29,7 @@ NEWS = 10  # runs for which a change is reported; after that it is how things ar
 BEFORE, AFTER = 5, 3  # runs that a part before and after a change has at least
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChangePoint:
+class ChangePoint(Struct, frozen=True, kw_only=True):
     """A split of a series of logarithms: ``index`` is the first value after it."""
 
     index: int

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from statistics import median
+
+from msgspec import Struct
 
 from orchestrator.model import BenchmarkChange, Change
 
@@ -32,8 +33,7 @@ MOST_BLOCKS = 120
 _GROWTH = 1.12  # from one look to the next
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(Struct, frozen=True, kw_only=True):
     """What is known of one benchmark. Ratios are head's time over base's; the interval is infinite before it is one."""
 
     change: Change

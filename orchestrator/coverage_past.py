@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from orchestrator.model import CarriedLines, Coverage, CoverageChange, EarlierCoverage, TierVerdict
 from orchestrator.readers.coverage import carry, combine, leave_out
@@ -11,8 +12,7 @@ from orchestrator.records import Record
 from orchestrator.records.history import History
 
 
-@dataclass(frozen=True, kw_only=True)
-class CoveragePast:
+class CoveragePast(Struct, frozen=True, kw_only=True):
     """What each tier covered when it last ran on the default branch, and what on the commit that a change starts from
     (or, where it did not run there, the same).
     """

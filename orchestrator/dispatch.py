@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TextIO
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from orchestrator.dispatched import (
     WORKFLOW,
@@ -37,8 +39,7 @@ class DispatchError(InfrastructureError):
     """A tier could not be started; the message names it, the remedy what to change."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Office:
+class Office(Struct, frozen=True, kw_only=True):
     """From where tiers are started and followed. ``store`` None: nothing is remembered between runs."""
 
     github: GitHub

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict, fields, replace
 
 from orchestrator.model import Ending, Outcome, Plan, TierPlan, Verdict, WorkflowJob, WorkflowRun
 from orchestrator.render.words import budget as limit
@@ -25,8 +27,7 @@ KEPT = 7 * 86400.0  # seconds for which one that has ended is remembered
 _VERSION = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Dispatch:
+class Dispatch(Struct, frozen=True, kw_only=True):
     """One dispatched part of a tier, as it is remembered. Times are Unix seconds."""
 
     nonce: str  # in its run's name: how the run is found where GitHub did not say which it is
@@ -70,8 +71,7 @@ class Phase(str, Enum):
     OVER = "over"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Look:
+class Look(Struct, frozen=True, kw_only=True):
     """What a dispatched run's state means at one moment.
 
     ``verdict``: what its end means as far as GitHub alone tells (its own results say more); None while it may go on, or

@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import NormalDist, correlation, median
+
+from msgspec import Struct
 
 from orchestrator.predict import alike, whole
 from orchestrator.records import Record
@@ -32,16 +33,14 @@ STEP = 0.8  # how much closer to the runs than a line a step must be: it may cho
 _DAY = 86_400.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(Struct, frozen=True, kw_only=True):
     """One run of a tier that came to its end."""
 
     time: float  # Unix seconds
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trend:
+class Trend(Struct, frozen=True, kw_only=True):
     """What a tier's duration does over its newest runs."""
 
     runs: int
@@ -51,8 +50,7 @@ class Trend:
     per_day: float  # seconds; 0: it grew in one step
 
 
-@dataclass(frozen=True, kw_only=True)
-class Growth:
+class Growth(Struct, frozen=True, kw_only=True):
     """One test that takes longer than it did. ``before`` None: it is new."""
 
     node_id: str
@@ -64,8 +62,7 @@ class Growth:
         return self.now - (self.before or 0.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drift:
+class Drift(Struct, frozen=True, kw_only=True):
     """A tier that grows and is near its budget."""
 
     tier: str
@@ -180,8 +177,7 @@ def _span(seconds: float) -> str:
 # --- what happened -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Row:
+class _Row(Struct, frozen=True, kw_only=True):
     run: Run
     trusted: bool
     machine: Mapping[str, str]

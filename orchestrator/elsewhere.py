@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from orchestrator.artifacts import MOST_PACKED, unpack
 from orchestrator.dispatch import DispatchError, Office, dispatch_tier

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 # What a process that runs tests must never see: tokens (any of them may carry write access) and the files through
 # which a step talks to the runner (a test that can append to GITHUB_ENV runs code in every later step).
@@ -31,8 +32,7 @@ SECRET_VARIABLES = frozenset(
 OWN_PREFIX = "MLTIERS_"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Environment:
+class Environment(Struct, frozen=True, kw_only=True):
     """GitHub's variables and the few of ours; every field is None where the variable is unset or empty."""
 
     event_name: str | None = None
@@ -51,7 +51,11 @@ class Environment:
     in_actions: bool = False
     self_hosted: bool = False  # the job's runner is not one of GitHub's
     color: bool = False
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Without the token and the variables: what is printed by mistake ends in a log."""
+        return f"Environment(event_name={self.event_name!r}, repository={self.repository!r}, sha={self.sha!r})"
 
     @classmethod
     def read(cls, variables: Mapping[str, str], *, terminal: bool = False) -> Environment:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 LINES = 12
 """Lines of an excerpt."""
@@ -24,8 +25,7 @@ _VARIABLE = (
 )
 
 
-@dataclass(kw_only=True)
-class _Entry:
+class _Entry(Struct, kw_only=True):
     """One frame of a traceback as pytest prints it."""
 
     source: list[str] = field(default_factory=list)  # the statement that raised, or called what did

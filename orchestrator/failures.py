@@ -11,8 +11,10 @@ import re
 import shlex
 import statistics
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from orchestrator.excerpts import excerpt, kind_of, skeleton
 from orchestrator.model import (
@@ -77,8 +79,7 @@ def insight(run: RunVerdict, history: History = _NO_HISTORY) -> Insight:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Ran:
+class _Ran(Struct, frozen=True, kw_only=True):
     """A tier that ran, and those of its tests there is something to say of."""
 
     tier: TierVerdict
@@ -109,8 +110,7 @@ def _sorted_out(tier: TierVerdict, result: TierResult) -> _Ran:
 # --- what is known of the tests ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Seen:
+class _Seen(Struct, frozen=True, kw_only=True):
     """A test in one earlier run."""
 
     record: Record
@@ -126,8 +126,7 @@ class _Seen:
         return self.test is not None and self.test.outcome.bad
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Past:
+class _Past(Struct, frozen=True, kw_only=True):
     """The earlier runs of a tier, as far as they concern some of its tests. Newest first."""
 
     base: tuple[Record, ...] = ()  # what a failure is compared with: the base's runs, then the default branch's
@@ -199,8 +198,7 @@ def _flaky_runs(past: _Past, node_id: str) -> tuple[int, int]:
 # --- causes --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(kw_only=True)
-class _Group:
+class _Group(Struct, kw_only=True):
     kind: str
     tests: dict[str, TestResult] = field(default_factory=dict)
     tiers: dict[str, tuple[TierVerdict, TierResult]] = field(default_factory=dict)

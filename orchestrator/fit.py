@@ -12,8 +12,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from statistics import median
+
+from msgspec import Struct
 
 from orchestrator.touched import DIRECT, NARROW
 
@@ -33,8 +34,7 @@ FIXED_MARGIN = 0.05
 """Share of the budget that is never planned."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TestFacts:
+class TestFacts(Struct, frozen=True, kw_only=True):
     """What is known of one test before it runs."""
 
     __test__ = False
@@ -50,8 +50,7 @@ class TestFacts:
     covers: tuple[int, ...] = ()  # indices of pieces (records/contexts.py)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Selection:
+class Selection(Struct, frozen=True, kw_only=True):
     """What is to run. All of it in node ids; ``chosen`` and ``deferred`` the most telling first."""
 
     chosen: tuple[str, ...]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from orchestrator.artifacts import MOST_PACKED, RefusedArtifactError, unpack
 from orchestrator.collect import collect_tier, write_result
@@ -42,8 +44,7 @@ _WORDS = {
 }
 
 
-@dataclass(kw_only=True)
-class _Followed:
+class _Followed(Struct, kw_only=True):
     """One dispatch while it is followed."""
 
     dispatch: Dispatch

@@ -8,11 +8,12 @@ import math
 import posixpath
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from orchestrator.config import Config, parse_config
 from orchestrator.environment import Environment
@@ -34,8 +35,7 @@ _FOR_THE_COMMENT = 3.0  # seconds
 _ELSEWHERE = ("issue_comment", "workflow_run")  # what is checked out is the default branch, not what they are about
 
 
-@dataclass(frozen=True, kw_only=True)
-class Situation:
+class Situation(Struct, frozen=True, kw_only=True):
     """Where we are and what we were told, all read; nothing decided."""
 
     root: Path  # the configuration's folder, absolute

@@ -6,8 +6,9 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.model import ChangedFile
@@ -24,8 +25,7 @@ class GitError(InfrastructureError):
     """git said no; the message is its own."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Git:
+class Git(Struct, frozen=True, kw_only=True):
     """git in one working tree."""
 
     root: Path  # any folder of the working tree

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from orchestrator.answers import Answer, AnswerLost, Forbidden, GithubError, NotFound, RateLimited, Unreachable
 from orchestrator.model import ChangedFile, PullRequest, WorkflowJob, WorkflowRun
@@ -45,8 +46,7 @@ class TooManyFiles(GithubError):  # noqa: N818 -- named for what it is
     """GitHub's list of changed files ends at its limit, so which files changed is unknown."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comment:
+class Comment(Struct, frozen=True, kw_only=True):
     """A comment on a pull request. ``author`` is a login; None: the account was deleted."""
 
     id: int
@@ -55,8 +55,7 @@ class Comment:
     url: str  # for humans
 
 
-@dataclass(frozen=True, kw_only=True)
-class CommitStatus:
+class CommitStatus(Struct, frozen=True, kw_only=True):
     """A commit status. ``state``: error, failure, pending, success."""
 
     context: str
@@ -66,8 +65,7 @@ class CommitStatus:
     creator: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Artifact:
+class Artifact(Struct, frozen=True, kw_only=True):
     """An uploaded zip of a run; ``size`` in bytes."""
 
     id: int

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from orchestrator.records import Record
 
@@ -12,8 +13,7 @@ HEADROOM = 1.25  # a mark below what a test needs makes its neighbour fail
 STEP = 2**29  # bytes: half a GiB
 
 
-@dataclass(frozen=True, kw_only=True)
-class GpuMark:
+class GpuMark(Struct, frozen=True, kw_only=True):
     """A test, the most it was seen to allocate, and the mark that leaves room for it."""
 
     node_id: str

@@ -8,9 +8,10 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from orchestrator.advice import Destination, Move, destination, moves
 from orchestrator.config import Config
@@ -40,8 +41,7 @@ MEANING = "takes long; runs in a slower tier"  # of a marker that advice makes
 _MAX_SOURCE = 10_000_000  # bytes of a file with tests
 
 
-@dataclass(frozen=True, kw_only=True)
-class Past:
+class Past(Struct, frozen=True, kw_only=True):
     """The memory of one configuration, opened. Nothing of its records is read yet."""
 
     situation: Situation

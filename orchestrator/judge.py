@@ -8,7 +8,8 @@ measured and met. ``tests/unit/test_judge.py`` shows, for each of these rules, t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from orchestrator.compare import interval, moved
 from orchestrator.coverage_past import NO_PAST, CoveragePast, carried_on, coverage_change

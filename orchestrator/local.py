@@ -14,8 +14,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from orchestrator.base_tree import Base
 from orchestrator.changepoints import compare_with_history
@@ -57,8 +59,7 @@ _NO_BASE = Base(absent="there is no base to compare with")
 _GOOD = (Verdict.PASSED, Verdict.FLAKY)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Workplace:
+class Workplace(Struct, frozen=True, kw_only=True):
     """Where and with what tiers run here."""
 
     root: Path  # the configuration's folder: pytest's working directory

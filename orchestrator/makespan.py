@@ -15,9 +15,11 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from operator import neg
 from statistics import median
+
+from msgspec import Struct
+from msgspec.structs import fields
 
 from orchestrator.model import Mode, ModeEstimate, Phases, WorkersChoice
 
@@ -43,8 +45,7 @@ LONG = 0.05  # of a worker's share makes a test a block of its own; as in the pl
 SMALL = 0.02  # seconds of fixtures that keep no file together
 
 
-@dataclass(frozen=True, kw_only=True)
-class Past:
+class Past(Struct, frozen=True, kw_only=True):
     """One earlier run that came to its end, on a machine like this one."""
 
     mode: Mode
@@ -54,8 +55,7 @@ class Past:
     phases: Phases | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _File:
+class _File(Struct, frozen=True, kw_only=True):
     """The tests of one file. ``again``: seconds of what its first test sets up for the others, at most."""
 
     seconds: tuple[float, ...]  # without ``again``, the longest first
@@ -68,15 +68,13 @@ class _File:
         return self.seconds[: bisect_right(self.seconds, -least, key=neg)]
 
 
-@dataclass
-class _Unit:
+class _Unit(Struct):
     file: int
     seconds: float
     divisible: bool
 
 
-@dataclass
-class _Lane:
+class _Lane(Struct):
     file: int = -1
     last: _Unit | None = None
 
@@ -138,8 +136,7 @@ def _worth(now: ModeEstimate, other: ModeEstimate) -> float:
     return max(LEAST_GAIN, PREDICTED_GAIN * now.seconds)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Model:
+class _Model(Struct, frozen=True, kw_only=True):
     """What is known: the tests there are, earlier runs of them (newest first), and the one to go on from."""
 
     files: Sequence[_File]

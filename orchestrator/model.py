@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from orchestrator.errors import ExitCode
 
@@ -58,8 +58,7 @@ VERDICT_EXIT_CODES: Mapping[Verdict, ExitCode] = {
 # --- event ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class PullRequest:
+class PullRequest(Struct, frozen=True, kw_only=True):
     """The pull request of an event."""
 
     number: int
@@ -72,8 +71,7 @@ class PullRequest:
     closed: bool = False  # or merged
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
+class Command(Struct, frozen=True, kw_only=True):
     """A comment on a pull request that asks for a tier: ``/mltiers TIER [SHA]``, as it was when it was created."""
 
     tier: str
@@ -82,8 +80,7 @@ class Command:
     problem: str | None = None  # why it is none
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceRun:
+class SourceRun(Struct, frozen=True, kw_only=True):
     """The workflow run that a ``workflow_run`` event is about. All of it is GitHub's word, none of it the run's own."""
 
     run_id: int
@@ -93,8 +90,7 @@ class SourceRun:
     head_sha: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class GithubRun:
+class GithubRun(Struct, frozen=True, kw_only=True):
     """The workflow run we are part of."""
 
     run_id: int
@@ -102,8 +98,7 @@ class GithubRun:
     url: str  # link for humans
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event:
+class Event(Struct, frozen=True, kw_only=True):
     """Why we run, and on which commit. ``name`` is GitHub's event name, or ``local`` without one."""
 
     name: str
@@ -140,8 +135,7 @@ class Event:
         return self.name != "pull_request" or self.pull_request is None or not self.pull_request.fork
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChangedFile:
+class ChangedFile(Struct, frozen=True, kw_only=True):
     """One file of ``base...head``. ``status``: added, modified, deleted, renamed, copied, type-changed."""
 
     path: str
@@ -149,8 +143,7 @@ class ChangedFile:
     old_path: str | None = None  # of a rename or copy
 
 
-@dataclass(frozen=True, kw_only=True)
-class Changes:
+class Changes(Struct, frozen=True, kw_only=True):
     """The files an event changes; ``files is None`` means unknown, for the reason given, and every tier then runs."""
 
     files: tuple[ChangedFile, ...] | None
@@ -160,8 +153,7 @@ class Changes:
 # --- runs elsewhere ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkflowRun:
+class WorkflowRun(Struct, frozen=True, kw_only=True):
     """A workflow run. ``status``: queued, in_progress, completed, waiting, requested, pending."""
 
     id: int
@@ -177,8 +169,7 @@ class WorkflowRun:
         return self.status == "completed"
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkflowJob:
+class WorkflowJob(Struct, frozen=True, kw_only=True):
     """A job of a run. ``started``: Unix seconds; GitHub gives one also to a job that still waits for a runner."""
 
     name: str
@@ -193,8 +184,7 @@ class WorkflowJob:
 # --- plan ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class PythonFacts:
+class PythonFacts(Struct, frozen=True, kw_only=True):
     """What the user's Python has, read from its own metadata. Versions are strings; None: not installed."""
 
     executable: str
@@ -207,8 +197,7 @@ class PythonFacts:
     torch: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Suite:
+class Suite(Struct, frozen=True, kw_only=True):
     """What a tier's test files bring with them when they are imported, as far as their text tells."""
 
     modules: tuple[str, ...] = ()  # imported from outside the project by its conftests, in order of appearance
@@ -218,8 +207,7 @@ class Suite:
     sets: tuple[str, ...] = ()  # environment variables that they set
 
 
-@dataclass(frozen=True, kw_only=True)
-class Warmth:
+class Warmth(Struct, frozen=True, kw_only=True):
     """Whether a tier's workers are forked from one process that has imported ``suite.modules``, or why not."""
 
     warm: bool
@@ -227,8 +215,7 @@ class Warmth:
     suite: Suite = Suite()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mode:
+class Mode(Struct, frozen=True, kw_only=True):
     """A way of running a tier's tests."""
 
     workers: int  # 1: in one process, without xdist
@@ -236,8 +223,7 @@ class Mode:
     by_file: bool = False  # the tests of a file stay on one worker
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModeEstimate:
+class ModeEstimate(Struct, frozen=True, kw_only=True):
     """What a tier would take in a mode."""
 
     mode: Mode
@@ -245,8 +231,7 @@ class ModeEstimate:
     runs: int = 0  # that it was measured in; 0: predicted
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkersChoice:
+class WorkersChoice(Struct, frozen=True, kw_only=True):
     """How many workers a tier with `workers: auto` gets, and why."""
 
     mode: Mode
@@ -255,8 +240,7 @@ class WorkersChoice:
     reason: str  # one sentence
 
 
-@dataclass(frozen=True, kw_only=True)
-class Keeping:
+class Keeping(Struct, frozen=True, kw_only=True):
     """The process to be kept for a run, and the tiers that are to be forked from it."""
 
     python: str
@@ -267,8 +251,7 @@ class Keeping:
     tiers: frozenset[str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TierPlan:
+class TierPlan(Struct, frozen=True, kw_only=True):
     """The decision about one tier. ``run`` False needs ``reason``; ``where`` is "here" or "dispatched"."""
 
     name: str
@@ -319,8 +302,7 @@ class TierPlan:
     capped: bool = False  # not run as the day's GPU minutes are used up: a required tier then fails the run
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """What will happen, decided before anything runs. Every tier of the configuration appears exactly once."""
 
     config_path: str
@@ -362,8 +344,7 @@ class Ending(str, Enum):
         return str(self.value)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """How the process of one tier (or of one shard of it) ended; its evidence lies in its output folder."""
 
     tier: str
@@ -435,8 +416,7 @@ class TestResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     attempts: tuple[Attempt, ...] = ()  # earlier attempts, oldest first; empty: tried once
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counts:
+class Counts(Struct, frozen=True, kw_only=True):
     """How many tests ended how."""
 
     passed: int = 0
@@ -463,8 +443,7 @@ class Counts:
 Arc = tuple[int, int]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileCoverage:
+class FileCoverage(Struct, frozen=True, kw_only=True):
     """One source file as coverage.py counts it: statement lines (1-based) and, where measured, branch arcs."""
 
     executed: frozenset[int]
@@ -479,8 +458,7 @@ class FileCoverage:
         return len(self.executed) + len(self.missing)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Coverage:
+class Coverage(Struct, frozen=True, kw_only=True, dict=True):
     """Coverage of one tier, or of several combined. Paths are relative to the configuration's folder."""
 
     files: Mapping[str, FileCoverage]
@@ -507,8 +485,7 @@ class Coverage:
         return 100.0 * self.covered / self.statements if self.statements else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
+class Benchmark(Struct, frozen=True, kw_only=True):
     """One benchmark of one process run, in seconds."""
 
     name: str
@@ -533,8 +510,7 @@ class Change(str, Enum):
         return str(self.value)
 
 
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkChange:
+class BenchmarkChange(Struct, frozen=True, kw_only=True):
     """One benchmark of the head compared with the base. Ratios are head's time over base's."""
 
     name: str  # node id
@@ -548,8 +524,7 @@ class BenchmarkChange:
     since: str | None = None  # against history: the commit of the first run after the change
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(Struct, frozen=True, kw_only=True):
     """What came of comparing a tier's benchmarks. ``problem``: why they could not be compared at all."""
 
     against: str  # "base" or "history"
@@ -565,8 +540,7 @@ class Comparison:
     seed: int = 0  # of the order of its runs
 
 
-@dataclass(frozen=True, kw_only=True)
-class GpuUse:
+class GpuUse(Struct, frozen=True, kw_only=True):
     """What the processes of a tier saw and used of CUDA."""
 
     devices: tuple[str, ...]  # names, as torch gives them; the driver's where no test used CUDA
@@ -577,8 +551,7 @@ class GpuUse:
     tests: Mapping[str, int] = field(default_factory=dict)  # largest allocation of each test that used CUDA, by node id
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShardPart:
+class ShardPart(Struct, frozen=True, kw_only=True):
     """Which of a tier's tests a result is of, as the pytest that ran them said when it had collected."""
 
     shard: int  # 1 … shards
@@ -588,8 +561,7 @@ class ShardPart:
     selected: int  # tests of this one
 
 
-@dataclass(frozen=True, kw_only=True)
-class Phases:
+class Phases(Struct, frozen=True, kw_only=True):
     """Where the wall seconds of a run went, read off its event stream."""
 
     boot: float  # till pytest (xdist's controller, where there are workers) began its session: start and imports
@@ -600,8 +572,7 @@ class Phases:
     between: float = 0.0  # of a worker, for each of its tests, that is in no test: hooks, waiting for the next one
 
 
-@dataclass(frozen=True, kw_only=True)
-class TierResult:
+class TierResult(Struct, frozen=True, kw_only=True, dict=True):
     """Everything collected about one tier (or one shard of it), before it is judged."""
 
     name: str
@@ -652,8 +623,7 @@ class TierResult:
 # --- verdict -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnownGap:
+class KnownGap(Struct, frozen=True, kw_only=True):
     """A part of the source that the configuration says no test reaches here."""
 
     name: str  # `file` or `file::function`, as written
@@ -662,8 +632,7 @@ class KnownGap:
     found: bool = True  # whether there is such a file or function
 
 
-@dataclass(frozen=True, kw_only=True)
-class PatchCoverage:
+class PatchCoverage(Struct, frozen=True, kw_only=True):
     """Coverage of the lines the event changed."""
 
     covered: int
@@ -675,8 +644,7 @@ class PatchCoverage:
         return 100.0 * self.covered / self.measured if self.measured else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class TierVerdict:
+class TierVerdict(Struct, frozen=True, kw_only=True):
     """What one tier's evidence means, and why. ``reasons`` are sentences, the most important first."""
 
     plan: TierPlan
@@ -703,8 +671,7 @@ class Standing(str, Enum):
         return str(self.value)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cause:
+class Cause(Struct, frozen=True, kw_only=True):
     """Failing tests with one cause: the same exception in the same line of the project."""
 
     tests: tuple[TestResult, ...]  # one per node id; the first stands for all
@@ -716,8 +683,7 @@ class Cause:
     rerun: str = ""  # for a shell, in the configuration's folder
 
 
-@dataclass(frozen=True, kw_only=True)
-class Flake:
+class Flake(Struct, frozen=True, kw_only=True):
     """A test that failed first and passed when it was tried again."""
 
     test: TestResult
@@ -727,8 +693,7 @@ class Flake:
     rerun: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Slowdown:
+class Slowdown(Struct, frozen=True, kw_only=True):
     """A test that takes longer than it did."""
 
     node_id: str
@@ -737,8 +702,7 @@ class Slowdown:
     before: float  # what it usually takes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Point:
+class Point(Struct, frozen=True, kw_only=True):
     """One run in a chart. ``low``, ``high``: what was expected of it, or how far its rounds spread; None: unknown."""
 
     time: float  # Unix seconds
@@ -748,8 +712,7 @@ class Point:
     high: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Series:
+class Series(Struct, frozen=True, kw_only=True):
     """What a tier, or one benchmark of it, took in its newest runs on one kind of machine; this run is the last."""
 
     tier: str
@@ -758,8 +721,7 @@ class Series:
     limit: float | None = None  # seconds: the tier's budget
 
 
-@dataclass(frozen=True, kw_only=True)
-class Insight:
+class Insight(Struct, frozen=True, kw_only=True):
     """What earlier runs and a closer look say of a run's tests."""
 
     causes: tuple[Cause, ...] = ()  # new ones first, then the larger
@@ -770,8 +732,7 @@ class Insight:
     trends: tuple[Series, ...] = ()  # the tiers' durations, then their benchmarks
 
 
-@dataclass(frozen=True, kw_only=True)
-class SkippedHere:
+class SkippedHere(Struct, frozen=True, kw_only=True):
     """Tests that a tier skipped, and how many of them another one executed."""
 
     tier: str
@@ -782,8 +743,7 @@ class SkippedHere:
     age: float | None = None  # seconds since
 
 
-@dataclass(frozen=True, kw_only=True)
-class EarlierCoverage:
+class EarlierCoverage(Struct, frozen=True, kw_only=True):
     """What a tier covered in an earlier run."""
 
     sha: str
@@ -792,8 +752,7 @@ class EarlierCoverage:
     unchanged: frozenset[str] = frozenset()  # the files that are today what they were then
 
 
-@dataclass(frozen=True, kw_only=True)
-class CarriedLines:
+class CarriedLines(Struct, frozen=True, kw_only=True):
     """Lines that no tier of this run executed, and a tier that did not run now did when it last ran."""
 
     tier: str
@@ -802,16 +761,14 @@ class CarriedLines:
     lines: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class CoverageChange:
+class CoverageChange(Struct, frozen=True, kw_only=True):
     """Line coverage now minus that of the base, in percentage points, over the same tiers."""
 
     points: float
     sha: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunVerdict:
+class RunVerdict(Struct, frozen=True, kw_only=True):
     """The verdict of the whole run."""
 
     plan: Plan

@@ -8,9 +8,10 @@ ids that are not run). Tests that the file does not know always run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
+
+from msgspec import Struct, field
 
 from orchestrator.fit import Selection, TestFacts, select
 from orchestrator.model import Ending, TestResult, TierPlan, TierResult
@@ -26,8 +27,7 @@ _OLD = 3  # runs after which a test that is in one of them only is new
 _MOST_SLACK = 2.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Order:
+class Order(Struct, frozen=True, kw_only=True):
     """What the plugin is told. ``selection``: of a tier that is fitted."""
 
     first: tuple[str, ...] = ()
@@ -40,8 +40,7 @@ class Order:
         return self.selection.deferred if self.selection is not None else ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
+class Schedule(Struct, frozen=True, kw_only=True):
     """How well a run used its workers, and how soon it said that something is wrong."""
 
     first_failure: float | None = None  # seconds from the first test's start to the end of the first that failed

@@ -12,10 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from orchestrator.base_tree import Base, base_tree, bring_generated, environment_differs, importable_names, lay_over
 from orchestrator.compare import MOST_BLOCKS, RESOLUTION, block_value, estimate, least_blocks, undecided
@@ -38,8 +40,7 @@ class IncomparableError(Exception):
         self.detail = detail
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bench:
+class Bench(Struct, frozen=True, kw_only=True):
     """Where and how the benchmarks of one tier run."""
 
     tier: TierPlan

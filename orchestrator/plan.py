@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from orchestrator.config import Config, Tier
 from orchestrator.drift import drift_of, drift_words
@@ -34,8 +36,7 @@ NOT_ASKED_FOR = "not among the tiers asked for"
 NO_STANDING = Standing()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """What the person or job asked for, beside the configuration."""
 
     tiers: tuple[str, ...] = ()  # named ones; empty: those of the event
@@ -46,8 +47,7 @@ class Request:
     out: str = ".mltiers"  # the output folder as pytest is told it: relative to the configuration's folder, or absolute
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """Whether a tier runs, and why; what it waits for. See the fields of the same names of `TierPlan`."""
 
     run: bool

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from statistics import median, quantiles
 from typing import Protocol, TypeVar
+
+from msgspec import Struct, field
 
 from orchestrator.model import Ending, Verdict
 from orchestrator.records import Record
@@ -25,8 +26,7 @@ _LEAST_LIKE = 3  # runs under the same conditions that are worth more than all o
 _MACHINE = ("system", "cpu", "cores", "gpu")  # of a fingerprint: what a change of which changes durations
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conditions:
+class Conditions(Struct, frozen=True, kw_only=True):
     """What a tier's duration depends on beside its tests. Empty or None: not known yet, so any will do."""
 
     machine: Mapping[str, str] = field(default_factory=dict)  # its fingerprint
@@ -35,8 +35,7 @@ class Conditions:
     coverage: bool | None = None  # whether it is measured, which costs time
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
+class Prediction(Struct, frozen=True, kw_only=True):
     """Wall seconds of a tier. ``low`` to ``high``: where four of five runs are expected; None: too few runs to say."""
 
     seconds: float

@@ -6,10 +6,12 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from orchestrator.environment import Environment
 from orchestrator.errors import Cancelled, UsageError
@@ -26,8 +28,7 @@ from orchestrator.tracing import Measuring
 from orchestrator.warm import survey_coverage, survey_suites
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Struct, frozen=True, kw_only=True):
     """The command line, or the action's inputs: the same switches."""
 
     config: Path = Path("ml-tiers.yml")
@@ -46,8 +47,7 @@ class Options:
     nonce: str | None = None  # of the dispatched run whose tier is reported
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hands:
+class Hands(Struct, frozen=True, kw_only=True):
     """The effects a run has, as arguments."""
 
     environment: Environment

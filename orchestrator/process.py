@@ -25,11 +25,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from orchestrator import tree
 from orchestrator.errors import InfrastructureError
@@ -56,8 +58,7 @@ class Containment(str, Enum):
     GROUP = "group"  # the process group and visible descendants, from ``ps``; every POSIX
 
 
-@dataclass(frozen=True, kw_only=True)
-class Graces:
+class Graces(Struct, frozen=True, kw_only=True):
     """Seconds between the steps of a stop. ``interrupt`` is what pytest has to write its coverage and JUnit file.
 
     ``interrupt + terminate`` leave 0.9 s of the promised two for the killing itself. ``kill`` is how long we then wait
@@ -70,8 +71,10 @@ class Graces:
     kill: float = 4.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProcessOutcome:
+GRACES = Graces()
+
+
+class ProcessOutcome(Struct, frozen=True, kw_only=True):
     """How a supervised command ended. Times are seconds; ``exit_code`` is -N where signal N ended it."""
 
     ending: Ending
@@ -156,7 +159,7 @@ def supervise(
     on_line: Callable[[str], None] | None = None,
     stacks: Path | None = None,
     py_spy: Path | None = None,
-    graces: Graces = Graces(),
+    graces: Graces = GRACES,
     log_limit: int = LOG_LIMIT,
     containment: Containment = Containment.CGROUP,
     kept: Kept | None = None,
@@ -373,7 +376,7 @@ def _lost(
         orphans.alive()  # for the record
         cgroup.kill()
     survivors = tree.kill_until_gone(
-        alive=orphans.alive, gone=lambda: not orphans.alive(), until=now + Graces().kill, wait=time.sleep
+        alive=orphans.alive, gone=lambda: not orphans.alive(), until=now + GRACES.kill, wait=time.sleep
     )
     if cgroup:
         cgroup.remove()

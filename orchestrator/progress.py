@@ -8,9 +8,10 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from msgspec import Struct, field
 
 from orchestrator.model import TierPlan, TierVerdict, Verdict
 from orchestrator.render.words import SYMBOLS, budget, counts, duration, plural, shorten, visible
@@ -24,8 +25,7 @@ _LISTED = 20  # failures named while a tier runs
 _LOG_INTERVAL = 15.0  # seconds between plain lines about a tier that goes on
 
 
-@dataclass
-class _Tally:
+class _Tally(Struct):
     budget: float
     began: float
     collected: int = 0

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from orchestrator.collect import write_json
 from orchestrator.comment_thread import upsert_comment
@@ -34,8 +36,7 @@ from orchestrator.view import view
 _VIEWS = 5  # how often a comment is said again because another run has stored something
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
+class Published(Struct, frozen=True, kw_only=True):
     """What was said where; ``run`` carries the verdict after telling GitHub, which may itself have failed."""
 
     run: RunVerdict

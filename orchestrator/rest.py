@@ -12,9 +12,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
+
+from msgspec import Struct
 
 from orchestrator import __version__
 from orchestrator.answers import (
@@ -42,8 +43,7 @@ MOST_REDIRECTS = 5
 _SLICE = 1.0  # a sleep looks at the deadline this often: a cancelled job's draws nearer while it sleeps
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Request:
+class _Request(Struct, frozen=True, kw_only=True):
     method: str
     url: str
     json: Any

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from orchestrator.model import Ending, GpuUse, TestResult, TierResult
 from orchestrator.readers.comparison import merge_comparisons

@@ -10,8 +10,9 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
+
+from msgspec import Struct
 
 from orchestrator.model import ShardPart
 
@@ -19,8 +20,7 @@ AIM = 0.8  # of the budget: what the slowest shard is expected to take
 MOST = 256  # machines, as in the configuration
 
 
-@dataclass(frozen=True, kw_only=True)
-class Timings:
+class Timings(Struct, frozen=True, kw_only=True):
     """What earlier runs say of one tier: the one snapshot that all its shards are split by."""
 
     snapshot: str | None = None  # the history's commit; None: there is no history
@@ -127,8 +127,7 @@ def _named(numbers: Sequence[int]) -> str:
     return f"part{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShardName:
+class ShardName(Struct, frozen=True, kw_only=True):
     """``2/8``, or ``2/8@VERSION`` where the history has durations to split by."""
 
     shard: int

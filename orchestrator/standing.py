@@ -7,8 +7,9 @@ not trust it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from orchestrator.config import Config
 from orchestrator.errors import InfrastructureError

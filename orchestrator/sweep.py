@@ -7,7 +7,8 @@ may wait and run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from orchestrator.dispatch import Office, find_listed
 from orchestrator.dispatched import FOLDER, KEPT, Dispatch, Look, Phase, decode, encode, file_name, look, part_nonces

@@ -7,7 +7,8 @@ configuration: there, whoever executes the rest of that file or names it (``gold
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from orchestrator.records.contexts import Contexts, bits_of
 
@@ -20,8 +21,7 @@ FEW = 0.05
 """The share of all tests up to which something touches few."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mention:
+class Mention(Struct, frozen=True, kw_only=True):
     """A line of the project that names a changed file (its name, or its stem where it is a module)."""
 
     path: str

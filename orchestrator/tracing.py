@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from orchestrator.model import PythonFacts
 
@@ -23,8 +24,7 @@ _NO = re.compile(r"^(?:false|no|off|0)\b", re.IGNORECASE)
 _OPTION = re.compile(r"--cov-(branch|context|config)\b")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measuring:
+class Measuring(Struct, frozen=True, kw_only=True):
     """What a project asks of coverage.py."""
 
     branch: bool = False

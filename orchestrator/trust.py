@@ -7,10 +7,10 @@ is not known is not trusted, and said. ``tests/unit/test_trust.py`` holds the wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from orchestrator.config import Config, Tier
 from orchestrator.event import LOCAL
@@ -28,8 +28,7 @@ DAY = 86_400  # seconds; a day is UTC's, whatever the machine's zone
 _UNTIL = "until it is merged the base branch's value holds"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Standing:
+class Standing(Struct, frozen=True, kw_only=True):
     """What GitHub says about an event's actor and commit, asked before the decision. None: unknown, see ``problem``."""
 
     permission: str | None = None  # of ``Event.actor`` in this repository: admin, write, read, none
@@ -41,8 +40,7 @@ class Standing:
     team_machine: bool = False  # this job itself runs on a self-hosted runner
 
 
-@dataclass(frozen=True, kw_only=True)
-class Consent:
+class Consent(Struct, frozen=True, kw_only=True):
     """Whether a tier may use a machine of the team's. ``waiting``: somebody may still approve it."""
 
     allowed: bool
@@ -154,8 +152,7 @@ def _waiting(reason: str) -> Consent:
 # --- how much ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Allowance:
+class Allowance(Struct, frozen=True, kw_only=True):
     """What is left of a day's GPU minutes. ``cap`` None: as many as they like. ``used`` None: unknown."""
 
     cap: float | None = None
@@ -199,8 +196,7 @@ def gpu_minutes_today(records: Iterable[Record], *, now: float) -> float:
 # --- whose configuration rules -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ruled:
+class Ruled(Struct, frozen=True, kw_only=True):
     """A pull request's configuration with the base branch's say on trust and cost."""
 
     config: Config

@@ -7,7 +7,8 @@ is stored: so whoever comes last, the comment is complete.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from orchestrator.coverage_past import NO_PAST, CoveragePast
 from orchestrator.judge import judge_run

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.records.names import VERSION
@@ -28,8 +29,7 @@ class HistoryForbidden(HistoryError):  # noqa: N818 -- as GitHub's own Forbidden
     """It can be read, and whoever runs this may not write it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True, kw_only=True):
     """The store as it was at one moment: names and contents stay these, whatever is written later.
 
     A folder cannot promise the second half of that: a file that was deleted since is left out by `read`, and one of the

@@ -11,9 +11,10 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from random import Random
+
+from msgspec import Struct
 
 from orchestrator.history import (
     LAYOUT_FILE,
@@ -47,8 +48,7 @@ class _Refusal(Enum):
     TROUBLE = "the network or the server failed"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Tip:
+class _Tip(Struct, frozen=True, kw_only=True):
     """A commit of the branch and the blobs below it that we understand, by name."""
 
     commit: str

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from orchestrator.history import LAYOUT_FILE, Snapshot, Store
 from orchestrator.records import compaction
 from orchestrator.records.names import VERSION, parse_record_name
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compacted:
+class Compacted(Struct, frozen=True, kw_only=True):
     """What a compaction did."""
 
     snapshot: Snapshot  # the store afterwards

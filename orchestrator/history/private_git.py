@@ -13,8 +13,9 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from orchestrator.environment import SECRET_VARIABLES
 from orchestrator.history import HistoryError
@@ -45,8 +46,7 @@ _UNKNOWN_OPTION = 129
 _NULL_COMMANDS = 5.0  # seconds that a command without a network may take
 
 
-@dataclass(frozen=True, kw_only=True)
-class Done:
+class Done(Struct, frozen=True, kw_only=True):
     """What a git command said."""
 
     code: int

@@ -6,7 +6,8 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from orchestrator.config.positions import resolve
 from orchestrator.initialise.advice import advise
@@ -27,8 +28,7 @@ WORKFLOW = ".github/workflows/pull-request.yml"
 _UNWRITABLE = re.compile(r"[*?\\\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|::|\$\{\{|^[~-]|^[A-Za-z]:|^\s|\s$")
 
 
-@dataclass(frozen=True, kw_only=True)
-class InitPlan:
+class InitPlan(Struct, frozen=True, kw_only=True):
     """What init would write: (path from the top of the git repository, text), and what it says to the user."""
 
     files: tuple[tuple[str, str], ...] = ()

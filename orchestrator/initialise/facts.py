@@ -6,7 +6,8 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 # pytest's own marks and those of plugins that say how a test runs, not what it costs.
 _NOT_A_KIND = frozenset({
@@ -25,8 +26,7 @@ _TRAIN_NAME = re.compile(r"^(train|fit|finetune|fine_tune)(_|$)|(^|_)(train|trai
 _PREDICT_NAME = re.compile(r"^(predict|infer|generate)(_|$)|(^|_)inference(_|$)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
+class Finding(Struct, frozen=True, kw_only=True):
     """One thing of the repository that deserves a test. ``kind``: data, model, loss, training, inference."""
 
     kind: str
@@ -35,16 +35,14 @@ class Finding:
     line: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
+class Case(Struct, frozen=True, kw_only=True):
     """One test function, before any parameters."""
 
     markers: frozenset[str] = frozenset()  # its own, its class's and its module's
     benchmark: bool = False  # uses pytest-benchmark's fixture
 
 
-@dataclass(frozen=True, kw_only=True)
-class PythonFile:
+class PythonFile(Struct, frozen=True, kw_only=True):
     """What one Python file holds. ``problem``: why it could not be read, and then nothing else is known."""
 
     path: str  # POSIX, relative to the root
@@ -54,8 +52,7 @@ class PythonFile:
     problem: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class PytestSettings:
+class PytestSettings(Struct, frozen=True, kw_only=True):
     """What the repository's pytest configuration says."""
 
     file: str | None = None
@@ -64,8 +61,7 @@ class PytestSettings:
     markers: tuple[str, ...] = ()  # registered names
 
 
-@dataclass(frozen=True, kw_only=True)
-class RepositoryFacts:
+class RepositoryFacts(Struct, frozen=True, kw_only=True):
     """What a scan of a repository found. Paths are POSIX and relative to the scanned folder."""
 
     files: tuple[PythonFile, ...] = ()

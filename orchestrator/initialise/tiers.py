@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from orchestrator.initialise.facts import RepositoryFacts
 
@@ -33,8 +34,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class DraftTier:
+class DraftTier(Struct, frozen=True, kw_only=True):
     """One tier of the draft. A test is in it if it lies in ``paths``, not in ``ignored``, and its markers fit."""
 
     name: str

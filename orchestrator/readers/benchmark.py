@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from orchestrator.model import Benchmark
 from orchestrator.readers.document import BrokenReportError, load_json_object
@@ -13,8 +14,7 @@ from orchestrator.readers.document import BrokenReportError, load_json_object
 MAX_BYTES = 256 * 1024 * 1024
 
 
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkReport:
+class BenchmarkReport(Struct, frozen=True, kw_only=True):
     """The benchmarks of one process run, and the machine it ran on."""
 
     benchmarks: tuple[Benchmark, ...]

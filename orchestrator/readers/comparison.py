@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from orchestrator.model import Comparison
 from orchestrator.readers.document import BrokenReportError, load_json_object

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from orchestrator.model import Arc, Coverage, FileCoverage, KnownGap, PatchCoverage
 from orchestrator.readers.document import BrokenReportError, load_json_object

@@ -7,8 +7,9 @@ that is no problem. Whatever else is not as it should be is one, and never an ex
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from orchestrator.model import GpuUse, ShardPart, TestOutcome, TestResult
 from orchestrator.readers.event_lines import Line, parse_line
@@ -29,8 +30,7 @@ _PLUGINS_KEPT = 10
 _LATEST = 1e11  # Unix seconds; a time beyond it is no time
 
 
-@dataclass(frozen=True, kw_only=True)
-class Session:
+class Session(Struct, frozen=True, kw_only=True):
     """One process of a pytest session, as it introduced itself."""
 
     worker: str
@@ -44,8 +44,7 @@ class Session:
     seed: int | None = None  # pytest-randomly's
 
 
-@dataclass(frozen=True, kw_only=True)
-class Crash:
+class Crash(Struct, frozen=True, kw_only=True):
     """A worker of xdist that died; ``node_id`` is the test it was running, or None."""
 
     worker: str
@@ -54,8 +53,7 @@ class Crash:
     message: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class EventLog:
+class EventLog(Struct, frozen=True, kw_only=True):
     """What an event stream says."""
 
     tests: tuple[TestResult, ...] = ()  # that started, one per node id, in the order they did

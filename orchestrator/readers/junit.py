@@ -11,9 +11,9 @@ into two cases, the test is FAILED and its text has both: the failure came first
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from xml.parsers import expat
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from orchestrator.model import TestOutcome, TestResult
@@ -46,8 +46,7 @@ _INVALID = frozenset(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(Struct, frozen=True, kw_only=True):
     """What a report may be; one that is more is not read on."""
 
     size: int = 512 * 1024 * 1024  # bytes
@@ -56,8 +55,10 @@ class Limits:
     depth: int = 100  # elements inside each other: expat holds every open one
 
 
-@dataclass(frozen=True, kw_only=True)
-class Doubt:
+_LIMITS = Limits()
+
+
+class Doubt(Struct, frozen=True, kw_only=True):
     """Something that makes a report doubtful until the event stream explains it (``merge``)."""
 
     kind: str  # "nameless", "repeated", "miscounted" or "mistimed"
@@ -66,8 +67,7 @@ class Doubt:
     count: int = 0  # of "nameless"
 
 
-@dataclass(frozen=True, kw_only=True)
-class JUnitReport:
+class JUnitReport(Struct, frozen=True, kw_only=True):
     """What a JUnit report says. ``declared`` are the counts the outermost suites give for themselves."""
 
     tests: tuple[TestResult, ...] = ()  # one per node id, in the order of the file
@@ -82,7 +82,7 @@ class JUnitReport:
         return (*self.flaws, *(doubt.text for doubt in self.doubts))
 
 
-def read_junit(data: bytes | Iterable[bytes], *, limits: Limits = Limits()) -> JUnitReport:
+def read_junit(data: bytes | Iterable[bytes], *, limits: Limits = _LIMITS) -> JUnitReport:
     """The report in ``data``, whole or in chunks. Never raises for what is in it."""
     reader = _Reader(limits)
     reader.read(_chunks(data) if isinstance(data, bytes) else data)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from orchestrator.model import TierVerdict
 
 
-@dataclass(frozen=True, kw_only=True)
-class CoverageSums:
+class CoverageSums(Struct, frozen=True, kw_only=True):
     """The coverage of a run without its lines."""
 
     covered: int
@@ -18,8 +18,7 @@ class CoverageSums:
     branch_total: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Record:
+class Record(Struct, frozen=True, kw_only=True):
     """One tier (or shard of it) on one commit, in one run. Durations of its tests are quantised to 10 %, texts cut."""
 
     sha: str  # the commit it belongs to

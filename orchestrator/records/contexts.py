@@ -7,14 +7,14 @@ executes of one file is a piece that tests share: a set of line numbers as an in
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 VERSION = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contexts:
+class Contexts(Struct, frozen=True, kw_only=True):
     """The map of one tier. Paths are relative to the configuration's folder."""
 
     files: tuple[str, ...] = ()

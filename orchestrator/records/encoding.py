@@ -11,11 +11,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-from msgspec import structs
+from msgspec import Struct, field, structs
+from msgspec.structs import replace
 
 from orchestrator.errors import ExitCode, InfrastructureError
 from orchestrator.model import (
@@ -60,8 +60,7 @@ class BrokenRecordError(InfrastructureError):
     """A file of the history that is not what its name says; the message says how."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Told:
+class _Told(Struct, frozen=True, kw_only=True):
     """What a record keeps of a test beside its column: why it failed, why it was skipped, how often it was tried."""
 
     index: int
@@ -74,8 +73,7 @@ class _Told:
     attempts: tuple[Attempt, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Document:
+class _Document(Struct, frozen=True, kw_only=True):
     """A record's own file. A reader leaves out what it does not know, and takes the default for what is missing."""
 
     version: int
@@ -276,8 +274,7 @@ def ranges(numbers: frozenset[int]) -> str:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class References:
+class References(Struct, frozen=True, kw_only=True):
     """The files that a record's own file refers to, by name, and whether baselines are made of it."""
 
     lists: tuple[str, ...]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from orchestrator.model import TestOutcome, TestResult, Verdict
 from orchestrator.records import Record
@@ -16,8 +17,7 @@ _NEAR = 0.9  # of a limit: durations are kept to 10 %
 WHOLE = (Verdict.PASSED, Verdict.FLAKY, Verdict.FAILED)  # a tier that ran to its end
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(Struct, frozen=True, kw_only=True):
     """How long a test takes, from its newest measured runs."""
 
     seconds: float  # median
@@ -25,8 +25,7 @@ class Estimate:
     samples: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class History:
+class History(Struct, frozen=True, kw_only=True):
     """The memory as far as one run needs it. ``version`` names the snapshot: two jobs with the same saw the same."""
 
     version: str | None = None
@@ -92,8 +91,7 @@ def failures(records: Sequence[Record]) -> dict[str, int]:
     return counts
 
 
-@dataclass(frozen=True, kw_only=True)
-class Flakiness:
+class Flakiness(Struct, frozen=True, kw_only=True):
     """A test that failed and passed on the same code: in one run, tried again, or in two runs of a commit."""
 
     node_id: str

@@ -15,8 +15,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime, timezone
+
+from msgspec import Struct
 
 from orchestrator.records import Record
 
@@ -29,8 +30,7 @@ _RECORD = re.compile(
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
-class RecordName:
+class RecordName(Struct, frozen=True, kw_only=True, order=True):
     """What a record's name says. Ordered by time."""
 
     stamp: str  # UTC, sorts as time does

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from orchestrator.model import TestOutcome, TestResult
 from orchestrator.records import Record
@@ -23,8 +23,7 @@ _OUTCOME_OF = {letter: outcome for outcome, letter in OUTCOMES.items()}
 _LEVEL_OF = {letter: level for level, letter in enumerate(LEVELS)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(Struct, frozen=True, kw_only=True):
     """One run of the tier on one commit."""
 
     stamp: str  # as in the record's name: UTC, sorts as time does
@@ -53,8 +52,7 @@ class Row:
         return time_of(self.stamp)
 
 
-@dataclass(kw_only=True, slots=True)
-class TestSketch:
+class TestSketch(Struct, kw_only=True):
     """One test over all folded runs."""
 
     __test__ = False
@@ -77,8 +75,7 @@ class TestSketch:
         return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sketch:
+class Sketch(Struct, frozen=True, kw_only=True):
     """One tier's records that have gone."""
 
     rows: tuple[Row, ...] = ()  # newest first

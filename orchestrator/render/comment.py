@@ -8,7 +8,9 @@ cut. The report in the artifact has everything.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from orchestrator.judge import floor_percent
 from orchestrator.model import (
@@ -53,8 +55,7 @@ SUMMARY_LIMIT = 1_000_000
 _RANGES = 50  # of uncovered lines, per file
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Detail:
+class _Detail(Struct, frozen=True, kw_only=True):
     """How much a rendering shows; each step of the ladder shows less."""
 
     failures: int

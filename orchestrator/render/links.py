@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from orchestrator.model import Event
 
 
-@dataclass(frozen=True, kw_only=True)
-class Links:
+class Links(Struct, frozen=True, kw_only=True):
     """The addresses that are known; None where there is nothing to go to."""
 
     run: str | None = None

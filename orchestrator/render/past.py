@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from orchestrator.advice import Destination, Move
 from orchestrator.drift import Drift, Trend, drift_words, growth_words
@@ -31,8 +31,7 @@ COLUMNS = (
 """Of the CSV: one row for each test of each run; a run of which only a row is left has one, without a test."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TierPast:
+class TierPast(Struct, frozen=True, kw_only=True):
     """Everything the history says of one tier."""
 
     name: str

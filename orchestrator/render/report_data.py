@@ -11,9 +11,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
+
+from msgspec import Struct
 
 from orchestrator.excerpts import kind_of
 from orchestrator.model import (
@@ -34,8 +35,7 @@ from orchestrator.render.words import carried_words, gap_words, line_ranges, mem
 TICKS = 10_000  # per second
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(Struct, frozen=True, kw_only=True):
     """Where evidence is left out for size, and the report says so. junit.xml beside it has everything."""
 
     text: int = 12_000  # characters of one traceback

@@ -7,11 +7,11 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+from msgspec.structs import replace
 
 from orchestrator.history.folder import FolderStore
 from orchestrator.records import Record

@@ -7,11 +7,12 @@ import json
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.dispatch import DispatchError, Office, dispatch_tier
 from orchestrator.dispatched import Dispatch, Look, Phase, decode, encode, file_name

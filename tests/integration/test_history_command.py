@@ -85,7 +85,7 @@ def earlier(
     count: int = 10, seconds: dict[str, float] | None = None, *, config: str = "ml-tiers.yml", grow: float = 0.0
 ) -> list[Record]:
     """Daily runs of the tier, oldest first."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     found = []
     for day in range(count):
@@ -132,7 +132,7 @@ def test_runs_slowest_tests_flaky_tests_and_the_trend_are_shown(kept: Project) -
 
 
 def with_config(record: Record, config: str = "ml-tiers.yml") -> Record:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     return replace(record, config_id=config_identity(config))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jsonschema
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from orchestrator.history.folder import FolderStore
 from orchestrator.model import Phases

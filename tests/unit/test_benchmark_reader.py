@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.errors import ExitCode
 from orchestrator.model import Changes, Ending, Event, Plan, RunVerdict, TierPlan, TierResult, TierVerdict, Verdict

@@ -6,11 +6,11 @@ import json
 import os
 import random
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.base_tree import environment_differs, find_base, importable_names, lay_over
 from orchestrator.git import Git

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.coverage_past import NO_PAST, CoveragePast, coverage_past, measured_files
 from orchestrator.judge import judge

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from statistics import median
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
+from msgspec.structs import replace
 
 from orchestrator.drift import grown
 from orchestrator.model import Attempt, Ending, TestOutcome, TestResult, Verdict

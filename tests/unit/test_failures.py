@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
+from msgspec.structs import replace
 
 from orchestrator.errors import ExitCode
 from orchestrator.excerpts import LINES, excerpt, kind_of, skeleton

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.errors import ExitCode
 from orchestrator.judge import as_it_was, floor_percent, judge, judge_tier

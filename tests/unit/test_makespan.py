@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 from random import Random
 from statistics import mean
@@ -11,6 +10,7 @@ from statistics import mean
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from orchestrator.makespan import Past, candidates, choose, makespan
 from orchestrator.model import Mode, Phases, WorkersChoice

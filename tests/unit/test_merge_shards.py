@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.model import Coverage, Ending, FileCoverage, GpuUse, TestOutcome, TestResult, TierResult
 from orchestrator.shard_results import merge_shards
