@@ -70,8 +70,8 @@ def parts(project: Path, rounds: int) -> dict[str, list[float]]:
         "the orchestrator's imports": [sys.executable, "-I", "-c", "import orchestrator.pipeline, orchestrator.gather"],
         "looking at the tests' Python": [
             sys.executable, "-I", "-c",
-            f"import os; from orchestrator.interpreter import read_facts; "
-            f"read_facts({sys.executable!r}, variables=dict(os.environ))",
+            f"import os; from orchestrator.interpreter import Question; "
+            f"Question({sys.executable!r}, variables=dict(os.environ)).answer()",
         ],
         "`mltiers plan`": [mltiers, "plan", "--event", "push"],
     }  # fmt: skip

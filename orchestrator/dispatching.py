@@ -9,10 +9,10 @@ from orchestrator.dispatch import Office
 from orchestrator.dispatched import Dispatch
 from orchestrator.elsewhere import Elsewhere
 from orchestrator.errors import InfrastructureError, UsageError
+from orchestrator.execute import lines_of_the_change
 from orchestrator.gather import Situation
 from orchestrator.model import Ending, Plan, TierPlan
 from orchestrator.office import needed, open_office
-from orchestrator.pipeline import lines_of_the_change
 from orchestrator.plan import NOT_ASKED_FOR
 from orchestrator.prepare import Hands, Options, out_folder, prepare
 from orchestrator.publish import Published

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import math
 import posixpath
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from orchestrator.errors import ConfigError, InfrastructureError, UsageError
 from orchestrator.event import GITHUB_EVENTS, LOCAL, override, read_event
 from orchestrator.git import Git, GitError
 from orchestrator.github import GitHub
-from orchestrator.interpreter import find_python, read_facts
+from orchestrator.interpreter import Question, find_python
 from orchestrator.model import ChangedFile, Changes, Event, PythonFacts
 from orchestrator.order import Order
 from orchestrator.plan import NO_STANDING, config_identity
@@ -154,14 +155,20 @@ def missing_paths(config: Config, root: Path) -> list[str]:
     return said
 
 
-def gather_pythons(config: Config, root: Path, environment: Environment) -> dict[str, PythonFacts]:
-    """The facts of each Python that a tier names, by that name. Raises UsageError."""
+@contextlib.contextmanager
+def asking_pythons(
+    config: Config, root: Path, environment: Environment
+) -> Iterator[Callable[[], dict[str, PythonFacts]]]:
+    """Ask each Python that a tier names for its facts; it starts while we go on. What is yielded waits for the answers,
+    by those names. Both raise UsageError.
+    """
     variables = environment.for_tests({})
-    facts = {}
-    for name in dict.fromkeys(tier.python for tier in config.tiers.values()):
-        executable = find_python(name, variables=environment.variables, root=root)
-        facts[name] = replace(read_facts(executable, variables=variables), executable=executable)
-    return facts
+    asked: dict[str, tuple[str, Question]] = {}
+    with contextlib.ExitStack() as stack:
+        for name in dict.fromkeys(tier.python for tier in config.tiers.values()):
+            executable = find_python(name, variables=environment.variables, root=root)
+            asked[name] = executable, stack.enter_context(Question(executable, variables=variables))
+        yield lambda: {name: replace(one.answer(), executable=path) for name, (path, one) in asked.items()}
 
 
 def replace_python(config: Config, python: str) -> Config:
@@ -185,10 +192,10 @@ def changed_lines(situation: Situation) -> Mapping[str, frozenset[int]] | None:
 def _repository(git: Git) -> tuple[Git | None, str | None, str, str]:
     """git where it has a commit for us, that commit, our folder in it, and otherwise why there is none."""
     try:
-        head = git.commit("HEAD")
-        if head is None:
+        found = git.head()
+        if found is None:
             return None, None, "", "not a git repository, or one without a commit"
-        return git, head, git.prefix(), ""
+        return git, *found, ""
     except GitError as error:
         return None, None, "", error.message
 

@@ -16,6 +16,10 @@ from orchestrator.model import ChangedFile
 # A hook or another tool may point these at another repository; the folder we were given is the one we mean.
 _MISLEADING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_EXTERNAL_DIFF")
 _STATUS = {"A": "added", "M": "modified", "D": "deleted", "R": "renamed", "C": "copied", "T": "type-changed"}
+_TRUNKS = (
+    *("refs/remotes/origin/HEAD", "refs/remotes/origin/main", "refs/remotes/origin/master"),
+    *("refs/heads/main", "refs/heads/master"),
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _OLD_HUNK = re.compile(rb"^@@ -(\d+)(?:,(\d+))? ")
 _HUNK = re.compile(rb"^@@ -\d+(?:,\d+)? \+(\d+)(?:,(\d+))? @@")
@@ -75,10 +79,9 @@ class Git(Struct, frozen=True, kw_only=True):
 
     def default_branch(self) -> str | None:
         """The branch that work here is measured against: origin's default, or a local main or master."""
-        for revision in ("origin/HEAD", "origin/main", "origin/master", "main", "master"):
-            if self.commit(revision):
-                return revision
-        return None
+        listed = self.run("for-each-ref", "--format=%(refname)", *_TRUNKS, allow=(0, 128))
+        found = set(os.fsdecode(listed).splitlines())
+        return next((name for name in _TRUNKS if name in found), None)
 
     def merge_base(self, one: str, other: str) -> str | None:
         """The best common ancestor that this clone has, or None."""
@@ -88,9 +91,15 @@ class Git(Struct, frozen=True, kw_only=True):
             return None
         return found[0] if found else None
 
-    def prefix(self) -> str:
-        """The folder ``root`` relative to the top of the working tree: "" or "some/folder/"."""
-        return os.fsdecode(self.run("rev-parse", "--show-prefix")).rstrip("\n")
+    def head(self) -> tuple[str, str] | None:
+        """The commit that is checked out, and the folder ``root`` relative to the top: "" or "some/folder/".
+
+        None where there is no commit or no repository. Raises GitError for a git that does not work at all.
+        """
+        said = self.run("rev-parse", "--show-prefix", "--verify", "--quiet", "HEAD^{commit}", allow=(0, 1, 128))
+        prefix, _, commit = said.rstrip(b"\n").rpartition(b"\n")
+        found = _commits(commit)
+        return (found[0], os.fsdecode(prefix)) if found else None
 
     def changed_files(self, base: str, head: str) -> tuple[ChangedFile, ...]:
         """What ``base...head`` changes, with renames and deletions; paths from the top of the working tree."""

@@ -49,21 +49,41 @@ def find_python(name: str, *, variables: Mapping[str, str], root: Path) -> str:
     )
 
 
-def read_facts(executable: str, *, variables: Mapping[str, str], timeout: float = 30.0) -> PythonFacts:
-    """What a Python has installed. ``variables``: the environment the tests would get. Raises UsageError."""
-    command = [executable, "-c", f"ANSWER = {_ANSWER!r}{_PROBE}"]
-    try:
-        done = subprocess.run(
-            command, env=dict(variables), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise UsageError(f"python: {executable} did not answer within {timeout:g} s") from None
-    except OSError as error:
-        raise UsageError(f"python: {executable} could not be started: {error}") from None
-    lines = done.stdout.decode(errors="replace").splitlines()
-    answer = next((line for line in reversed(lines) if line.startswith(_ANSWER)), None)
-    if answer is None:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        why = said[-1][:300] if said else f"exit code {done.returncode}, and no answer"
-        raise UsageError(f"python: {executable} is not a Python >= 3.8: {why}")
-    return PythonFacts(**json.loads(answer.removeprefix(_ANSWER)))
+class Question:
+    """A Python that is asked what it has installed, and answers while we go on. A context manager: it ends with it."""
+
+    def __init__(self, executable: str, *, variables: Mapping[str, str], timeout: float = 30.0) -> None:
+        """``variables``: the environment the tests would get. Raises UsageError where it cannot be started."""
+        self._executable = executable
+        self._timeout = timeout
+        try:
+            self._process = subprocess.Popen(
+                [executable, "-c", f"ANSWER = {_ANSWER!r}{_PROBE}"],
+                env=dict(variables),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        except OSError as error:
+            raise UsageError(f"python: {executable} could not be started: {error}") from None
+
+    def __enter__(self) -> Question:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.__exit__(None, None, None)
+
+    def answer(self) -> PythonFacts:
+        """Wait for it, once. Raises UsageError."""
+        try:
+            output, errors = self._process.communicate(timeout=self._timeout)
+        except subprocess.TimeoutExpired:
+            raise UsageError(f"python: {self._executable} did not answer within {self._timeout:g} s") from None
+        lines = output.decode(errors="replace").splitlines()
+        answer = next((line for line in reversed(lines) if line.startswith(_ANSWER)), None)
+        if answer is None:
+            said = errors.decode(errors="replace").strip().splitlines()
+            why = said[-1][:300] if said else f"exit code {self._process.returncode}, and no answer"
+            raise UsageError(f"python: {self._executable} is not a Python >= 3.8: {why}")
+        return PythonFacts(**json.loads(answer.removeprefix(_ANSWER)))

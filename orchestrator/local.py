@@ -6,7 +6,6 @@ not started.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import secrets
@@ -31,7 +30,6 @@ from orchestrator.machine import fingerprint
 from orchestrator.model import Ending, Outcome, Plan, TierPlan, TierResult, TierVerdict, Verdict
 from orchestrator.order import Order, order_document
 from orchestrator.pairs import Bench, compare_with_base
-from orchestrator.preload import keeping
 from orchestrator.process import Cancellation, ProcessOutcome, supervise
 from orchestrator.progress import Progress
 from orchestrator.readers.benchmark import read_benchmarks
@@ -42,7 +40,7 @@ from orchestrator.records.history import History
 from orchestrator.results_folder import prepare_out
 from orchestrator.salvage import CHECKPOINT_SECONDS, CHECKPOINT_VARIABLE, salvage_coverage
 from orchestrator.shards import Timings
-from orchestrator.warm import became_of_it, warm_command
+from orchestrator.warm import became_of_it, plugin_folder, warm_command, with_plugin
 
 # How the plugin is asked for what it does (plugin/src/pytest_mltiers/__init__.py); without them it does nothing.
 EVENTS_VARIABLE = "MLTIERS_EVENTS"
@@ -54,7 +52,6 @@ SHARD_VARIABLE = "MLTIERS_SHARD"
 TIMINGS_VARIABLE = "MLTIERS_TIMINGS"
 
 _PATIENCE = {Ending.DEADLINE: 20.0, Ending.CANCELLED: 2.0}  # seconds for lost coverage: a cancelled job has few left
-HERE = Path(__file__).resolve().parent
 _NO_BASE = Base(absent="there is no base to compare with")
 _GOOD = (Verdict.PASSED, Verdict.FLAKY)
 
@@ -74,49 +71,6 @@ class Workplace(Struct, frozen=True, kw_only=True):
     orders: Mapping[str, Order] = field(default_factory=dict)  # by tier
     changed: Mapping[str, frozenset[int]] | None = field(default_factory=lambda: NOTHING_CHANGED)  # `judge.measurable`
     kept: Kept | None = None  # the process that warm tiers are forked from
-
-
-def plugin_folder() -> Path:
-    """The folder that holds ``pytest_mltiers`` and nothing else that could be imported.
-
-    Installed from a wheel it lies inside our package; in a checkout it is the plugin project's source folder.
-    """
-    carried = HERE / "_plugin"
-    return carried if carried.is_dir() else HERE.parent / "plugin" / "src"
-
-
-class KeepingWarm:
-    """A context manager: the process that is kept warm for a run, from the moment a plan says what it has to import."""
-
-    def __init__(self, environment: Environment) -> None:
-        self._environment = environment
-        self.kept: Kept | None = None
-
-    def __enter__(self) -> KeepingWarm:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-    def start(self, plan: Plan, root: Path) -> None:
-        """Start it where a tier of the plan is to be forked from it; with a later plan, go on with it if it will do."""
-        wanted = keeping(plan.tiers)
-        if self.kept is not None and wanted is not None and self.kept.serves(wanted):
-            return
-        self.end()
-        if wanted is None:
-            return
-        tier = next(tier for tier in plan.tiers if tier.name in wanted.tiers)
-        variables = _with_plugin(self._environment.for_tests(wanted.env), tier)
-        # Without it a tier imports for itself.
-        with contextlib.suppress(OSError):
-            self.kept = Kept(wanted, root=root, variables=variables, plugin=plugin_folder())
-
-    def end(self) -> None:
-        """End it, where there is one."""
-        if self.kept is not None:
-            self.kept.close()
-            self.kept = None
 
 
 def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, TierResult]:
@@ -305,15 +259,7 @@ def tier_environment(tier: TierPlan, place: Workplace) -> dict[str, str]:
         if tier.name in place.timings:
             env[TIMINGS_VARIABLE] = str(folder / "timings.json")
     env["COVERAGE_FILE"] = str(folder / ".coverage")
-    return _with_plugin(env, tier)
-
-
-def _with_plugin(env: dict[str, str], tier: TierPlan) -> dict[str, str]:
-    if tier.python is None or tier.python.plugin is None:
-        # Found through PYTHONPATH, so that xdist's workers find it too; a copy of the user's own comes first.
-        inherited = env.get("PYTHONPATH")
-        env["PYTHONPATH"] = f"{plugin_folder()}:{inherited}" if inherited else str(plugin_folder())
-    return env
+    return with_plugin(env, tier)
 
 
 def _py_spy(tier: TierPlan, environment: Environment) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -15,23 +15,24 @@ from msgspec.structs import replace
 
 from orchestrator.environment import Environment
 from orchestrator.errors import Cancelled, UsageError
-from orchestrator.gather import Situation, gather, gather_pythons, recall, replace_python
+from orchestrator.gather import Situation, asking_pythons, gather, recall, replace_python
 from orchestrator.github import GitHub
 from orchestrator.how import Machine
 from orchestrator.machine import effective_cpus, effective_memory, fingerprint
-from orchestrator.model import Plan
+from orchestrator.model import Plan, PythonFacts
 from orchestrator.ordering import with_orders
 from orchestrator.plan import Request, make_plan
 from orchestrator.process import Cancellation
 from orchestrator.shards import ShardName
-from orchestrator.tracing import Measuring
 from orchestrator.warm import survey_coverage, survey_suites
+
+CONFIG = Path("ml-tiers.yml")  # where nobody names another
 
 
 class Options(Struct, frozen=True, kw_only=True):
     """The command line, or the action's inputs: the same switches."""
 
-    config: Path = Path("ml-tiers.yml")
+    config: Path = CONFIG
     tiers: tuple[str, ...] = ()
     event: str | None = None
     out: Path | None = None  # None: .mltiers in the configuration's folder
@@ -61,21 +62,31 @@ class Hands(Struct, frozen=True, kw_only=True):
 Early = Callable[[Plan, Path], None]
 
 
-def prepare(options: Options, hands: Hands, *, runs: bool = True, early: Early | None = None) -> tuple[Situation, Plan]:
+def prepare(
+    options: Options,
+    hands: Hands,
+    *,
+    runs: bool = True,
+    meanwhile: Callable[[], object] = lambda: None,
+    early: Early | None = None,
+) -> tuple[Situation, Plan]:
     """Event, configuration and plan: everything that is decided before anything runs.
 
     ``runs`` False: for results that were collected elsewhere, no Python is looked at, and no ml-tiers.yml is needed.
+    ``meanwhile`` is called while the tests' Pythons are starting up to say what they have installed.
     ``early`` receives, before the history is read, what the plan will be as far as that has no say in it, and the
     configuration's folder. Raises Cancelled, at once, for a signal.
     """
     with _ended_by_signals(hands.cancel):
-        return _prepare(options, hands, runs=runs, early=early)
+        return _prepare(options, hands, runs=runs, meanwhile=meanwhile, early=early)
 
 
-def _prepare(options: Options, hands: Hands, *, runs: bool, early: Early | None) -> tuple[Situation, Plan]:
+def _prepare(
+    options: Options, hands: Hands, *, runs: bool, meanwhile: Callable[[], object], early: Early | None
+) -> tuple[Situation, Plan]:
     situation = gather(
         config=options.config,
-        needs_config=runs or options.config != Options.config,
+        needs_config=runs or options.config != CONFIG,
         event_name=options.event,
         sha=options.sha,
         pr=options.pr,
@@ -88,10 +99,22 @@ def _prepare(options: Options, hands: Hands, *, runs: bool, early: Early | None)
             remedy="`mltiers report DIR` shows what that run brought",
         )
     config = replace_python(situation.config, options.python) if options.python else situation.config
-    pythons = gather_pythons(config, situation.root, hands.environment) if runs else {}
-    variables = hands.environment.for_tests({})
-    suites = survey_suites(config, situation.root, variables) if runs else {}
-    asked_of_coverage = survey_coverage(situation.root, variables) if runs else Measuring()
+    machine = Machine(
+        cpus=effective_cpus(),
+        variables=hands.environment.for_tests({}),
+        fingerprint=fingerprint(),
+        memory=effective_memory(),
+    )
+    pythons: Mapping[str, PythonFacts] = {}
+    if runs:
+        with asking_pythons(config, situation.root, hands.environment) as answers:
+            machine = replace(
+                machine,
+                suites=survey_suites(config, situation.root, machine.variables),
+                measuring=survey_coverage(situation.root, machine.variables),
+            )
+            meanwhile()
+            pythons = answers()
 
     def planned(situation: Situation) -> Plan:
         return make_plan(
@@ -108,14 +131,7 @@ def _prepare(options: Options, hands: Hands, *, runs: bool, early: Early | None)
                 shard=options.shard,
                 out=_as_pytest_is_told(out_folder(options, situation), situation.root),
             ),
-            machine=Machine(
-                cpus=effective_cpus(),
-                variables=variables,
-                suites=suites,
-                fingerprint=fingerprint(),
-                memory=effective_memory(),
-                measuring=asked_of_coverage,
-            ),
+            machine=machine,
             pythons=pythons,
             standing=situation.standing,
             barred=situation.barred,

@@ -13,11 +13,14 @@ from functools import cache
 from pathlib import Path
 
 from orchestrator.config import Config, Tier
-from orchestrator.model import Suite, TierPlan
-from orchestrator.preload import MOST_FILES, survey
+from orchestrator.environment import Environment
+from orchestrator.kept import Kept
+from orchestrator.model import Plan, Suite, TierPlan
+from orchestrator.preload import MOST_FILES, keeping, survey
 from orchestrator.tracing import FILES as COVERAGE_FILES
 from orchestrator.tracing import Measuring, measuring
 
+HERE = Path(__file__).resolve().parent
 REPORT = "warm.json"
 _SETTINGS = ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg", "pytest.toml")
 _NOT_OURS = frozenset(("node_modules", "build", "dist", "__pycache__", "venv", "site-packages"))
@@ -112,6 +115,58 @@ def became_of_it(tier: TierPlan, folder: Path) -> tuple[str, ...]:
         if tier.workers == 1:
             return ()
         return ("plain workers: the process to fork them from did not come up",)
+
+
+def plugin_folder() -> Path:
+    """The folder that holds ``pytest_mltiers`` and nothing else that could be imported.
+
+    Installed from a wheel it lies inside our package; in a checkout it is the plugin project's source folder.
+    """
+    carried = HERE / "_plugin"
+    return carried if carried.is_dir() else HERE.parent / "plugin" / "src"
+
+
+def with_plugin(env: dict[str, str], tier: TierPlan) -> dict[str, str]:
+    """The environment of a tier's tests with the folder of ``pytest_mltiers``, which is changed by this."""
+    if tier.python is None or tier.python.plugin is None:
+        # Found through PYTHONPATH, so that xdist's workers find it too; a copy of the user's own comes first.
+        inherited = env.get("PYTHONPATH")
+        env["PYTHONPATH"] = f"{plugin_folder()}:{inherited}" if inherited else str(plugin_folder())
+    return env
+
+
+class KeepingWarm:
+    """A context manager: the process that is kept warm for a run, from the moment a plan says what it has to import."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self.kept: Kept | None = None
+
+    def __enter__(self) -> KeepingWarm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def start(self, plan: Plan, root: Path) -> None:
+        """Start it where a tier of the plan is to be forked from it; with a later plan, go on with it if it will do."""
+        wanted = keeping(plan.tiers)
+        if self.kept is not None and wanted is not None and self.kept.serves(wanted):
+            return
+        self.end()
+        if wanted is None:
+            return
+        tier = next(tier for tier in plan.tiers if tier.name in wanted.tiers)
+        variables = with_plugin(self._environment.for_tests(wanted.env), tier)
+        # Without it a tier imports for itself.
+        with contextlib.suppress(OSError):
+            self.kept = Kept(wanted, root=root, variables=variables, plugin=plugin_folder())
+
+    def end(self) -> None:
+        """End it, where there is one."""
+        if self.kept is not None:
+            self.kept.close()
+            self.kept = None
 
 
 def _roots(config: Config, root: Path) -> tuple[str, ...]:

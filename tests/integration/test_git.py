@@ -98,7 +98,7 @@ def test_the_working_tree_of_a_laptop(repository: Repository) -> None:
     from_below = git(repository, "sub").working_tree_changes(base)
     assert {(f.status, f.path) for f in from_below} == {("modified", "a"), ("added", "new")}
     assert git(repository).changed_lines(base, None) == {"a": frozenset({1})}
-    assert git(repository, "sub").prefix() == "sub/"
+    assert git(repository, "sub").head() == (git(repository).commit("HEAD"), "sub/")
 
 
 def test_a_shallow_clone_knows_that_it_does_not_know(repository: Repository, tmp_path: Path) -> None:
