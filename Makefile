@@ -45,7 +45,7 @@ bench: .venv/.dev
 
 docs: .venv/.demo
 	$(BIN)/mltiers schema > docs/ml-tiers.schema.json
-	$(BIN)/python -c "from orchestrator.config import reference_markdown as r; print(r(), end='')" > docs/configuration.md
+	$(BIN)/python -c "from orchestrator.mind.config import reference_markdown as r; print(r(), end='')" > docs/configuration.md
 
 lock: .venv/.dev
 	$(PIP) uv

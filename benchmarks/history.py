@@ -29,10 +29,13 @@ from random import Random
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from orchestrator.errors import ExitCode  # noqa: E402
-from orchestrator.history.branch import BranchStore  # noqa: E402
-from orchestrator.history.compaction import compact, due  # noqa: E402
-from orchestrator.model import (  # noqa: E402
+from orchestrator.mind.records import Record  # noqa: E402
+from orchestrator.mind.records.encoding import decode, encode, references  # noqa: E402
+from orchestrator.mind.records.names import parse_record_name, record_name, sketch_name  # noqa: E402
+from orchestrator.tools.history.branch import BranchStore  # noqa: E402
+from orchestrator.tools.history.compaction import compact, due  # noqa: E402
+from orchestrator.words.errors import ExitCode  # noqa: E402
+from orchestrator.words.model import (  # noqa: E402
     Attempt,
     Benchmark,
     Coverage,
@@ -45,9 +48,6 @@ from orchestrator.model import (  # noqa: E402
     TierVerdict,
     Verdict,
 )
-from orchestrator.records import Record  # noqa: E402
-from orchestrator.records.encoding import decode, encode, references  # noqa: E402
-from orchestrator.records.names import parse_record_name, record_name, sketch_name  # noqa: E402
 from tests.loopback_github import LoopbackGitHub  # noqa: E402
 
 CONFIG, TIER = "0123456789ab", "unit"

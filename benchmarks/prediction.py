@@ -29,8 +29,8 @@ from random import Random
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from orchestrator.machine import effective_cpus, fingerprint  # noqa: E402
-from orchestrator.predict import interval  # noqa: E402
+from orchestrator.mind.predict import interval  # noqa: E402
+from orchestrator.tools.machine import effective_cpus, fingerprint  # noqa: E402
 from tests.support.past import shapes  # noqa: E402
 
 TABLE = Path(__file__).with_suffix(".md")

@@ -142,10 +142,10 @@ NOTES = """## How
 - **After a red commit** what failed there comes first in ours, as in `--ff`: a tier that leaves out what failed last
   time could pass without it. The fault is another one by then, so that time is lost for finding it.
 - **Clairvoyant** knows what will fail and runs the cheapest of that first: no order finds more.
-- The weights of the classes (`WORTH` in `orchestrator/fit.py`) were chosen from five sets of round numbers, in five
-  settings, on 120 faults of each of these two projects, and the threshold of narrowness on jinja2's. There is no third
-  project that nothing was chosen on: expect less elsewhere. At first only red commits were simulated, where the goal
-  was missed (81% on 120 faults of the example); the table of green commits was added then, and comes first.
+- The weights of the classes (`WORTH` in `orchestrator/mind/fit.py`) were chosen from five sets of round numbers, in
+  five settings, on 120 faults of each of these two projects, and the threshold of narrowness on jinja2's. There is no
+  third project that nothing was chosen on: expect less elsewhere. At first only red commits were simulated, where the
+  goal was missed (81% on 120 faults of the example); the table of green commits was added then, and comes first.
 - Faults made by a machine are not those of people. They are small, one at a time, and no test was written for them.
 - Two hundred faults of both suites take about half an hour of two cores; a run stops after `--minutes`, and the next
   one goes on where it stopped.

@@ -37,7 +37,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
-from orchestrator.tree import descendants, process_table
+from orchestrator.tools.tree import descendants, process_table
 
 MLTIERS = str(Path(sys.executable).parent / "mltiers")
 WHOLE, ALONE, SECOND = "`mltiers run`", "its tier alone", "the second tier of a job"

@@ -67,10 +67,10 @@ def parts(project: Path, rounds: int) -> dict[str, list[float]]:
     mltiers = str(Path(sys.executable).parent / "mltiers")
     commands = {
         "`python -I -c pass`": [sys.executable, "-I", "-c", "pass"],
-        "the orchestrator's imports": [sys.executable, "-I", "-c", "import orchestrator.pipeline, orchestrator.gather"],
+        "the orchestrator's imports": [sys.executable, "-I", "-c", "import orchestrator.line.pipeline"],
         "looking at the tests' Python": [
             sys.executable, "-I", "-c",
-            f"import os; from orchestrator.interpreter import Question; "
+            f"import os; from orchestrator.tools.interpreter import Question; "
             f"Question({sys.executable!r}, variables=dict(os.environ)).answer()",
         ],
         "`mltiers plan`": [mltiers, "plan", "--event", "push"],

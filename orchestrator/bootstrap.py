@@ -33,7 +33,7 @@ PACKAGE = Path(__file__).resolve().parent  # …/orchestrator of the action's ch
 LOCK = PACKAGE.parent / "requirements" / "action.txt"
 OLDEST = (3, 10)
 PREFIX = "MLTIERS_INPUT_"
-USAGE, INFRASTRUCTURE, CANCELLED = 2, 3, 130  # orchestrator.errors.ExitCode, which an old Python could not import
+USAGE, INFRASTRUCTURE, CANCELLED = 2, 3, 130  # orchestrator.words.errors.ExitCode, which an old Python could not import
 INPUTS = ("config", "tiers", "python", "comment", "dispatch", "wait", "shard", "sha", "pr", "out")
 # Those of the actions in plan/ and report/, which are this one with another command.
 COMMANDS = {

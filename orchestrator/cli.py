@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import __version__
-from orchestrator.console import open_streams, say, say_bytes
-from orchestrator.errors import ConfigError, ExitCode, InfrastructureError, MltiersError, UsageError
+from orchestrator.tools.console import open_streams, say, say_bytes
+from orchestrator.words.errors import ConfigError, ExitCode, InfrastructureError, MltiersError, UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.environment import Environment
-    from orchestrator.github import GitHub
-    from orchestrator.history_commands import Past
-    from orchestrator.prepare import Hands, Options
-    from orchestrator.process import Cancellation
-    from orchestrator.publish import Published
+    from orchestrator.hands.history_commands import Past
+    from orchestrator.hands.publish import Published
+    from orchestrator.line.prepare import Hands, Options
+    from orchestrator.tools.github import GitHub
+    from orchestrator.tools.process import Cancellation
+    from orchestrator.words.environment import Environment
 
 # GitHub interrupts a cancelled step, terminates it after 7.5 s and kills it 2.5 s later.
 _SAID_WITHIN = 6.5
@@ -172,8 +172,8 @@ def _publish_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> ExitCode:
-    from orchestrator.config import parse_config
-    from orchestrator.gather import missing_paths, read_config_file
+    from orchestrator.hands.gather import missing_paths, read_config_file
+    from orchestrator.mind.config import parse_config
 
     problems: Sequence[str] = ()
     warnings: Sequence[str] = ()
@@ -193,12 +193,12 @@ def _check(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _plan(arguments: argparse.Namespace) -> ExitCode:
-    from orchestrator.job import append
-    from orchestrator.prepare import prepare
-    from orchestrator.process import Cancellation
-    from orchestrator.render.documents import plan_document
-    from orchestrator.render.outputs import plan_outputs
-    from orchestrator.render.plan_table import render_plan
+    from orchestrator.line.prepare import prepare
+    from orchestrator.mind.render.documents import plan_document
+    from orchestrator.mind.render.outputs import plan_outputs
+    from orchestrator.mind.render.plan_table import render_plan
+    from orchestrator.tools.job import append
+    from orchestrator.tools.process import Cancellation
 
     hands = _hands(Cancellation())
     _, plan = prepare(_options(arguments), hands)
@@ -212,16 +212,16 @@ def _plan(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _run(arguments: argparse.Namespace) -> ExitCode:
-    from orchestrator.pipeline import run
+    from orchestrator.line.pipeline import run
 
     return _conclude(arguments, run)
 
 
 def _dispatch(arguments: argparse.Namespace) -> ExitCode:
-    from orchestrator.dispatching import dispatch, sweep_only
-    from orchestrator.process import Cancellation
-    from orchestrator.render.documents import dispatch_document, verdict_document
-    from orchestrator.render.terminal import render_terminal
+    from orchestrator.line.dispatching import dispatch, sweep_only
+    from orchestrator.mind.render.documents import dispatch_document, verdict_document
+    from orchestrator.mind.render.terminal import render_terminal
+    from orchestrator.tools.process import Cancellation
 
     with Cancellation.on_signals(*_signals()) as cancel:
         hands = _hands(cancel)
@@ -242,7 +242,7 @@ def _dispatch(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _report(arguments: argparse.Namespace) -> ExitCode:
-    from orchestrator.reporting import report
+    from orchestrator.line.reporting import report
 
     # Millions of lines and tests are read and kept to the end: looking through them again and again finds no garbage.
     gc.set_threshold(100_000, 50, 100)
@@ -250,9 +250,9 @@ def _report(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _conclude(arguments: argparse.Namespace, line: Callable[[Options, Hands], Published]) -> ExitCode:
-    from orchestrator.process import Cancellation
-    from orchestrator.render.documents import verdict_document
-    from orchestrator.render.terminal import render_terminal
+    from orchestrator.mind.render.documents import verdict_document
+    from orchestrator.mind.render.terminal import render_terminal
+    from orchestrator.tools.process import Cancellation
 
     with Cancellation.on_signals(*_signals()) as cancel:
         hands = _hands(cancel)
@@ -268,7 +268,7 @@ def _conclude(arguments: argparse.Namespace, line: Callable[[Options, Hands], Pu
 
 
 def _history(arguments: argparse.Namespace) -> ExitCode:
-    from orchestrator import history_commands as history
+    from orchestrator.hands import history_commands as history
 
     environment = _read_environment()
     past = history.open_past(arguments.config, branch=arguments.branch, environment=environment)
@@ -290,9 +290,9 @@ def _history(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _show_history(arguments: argparse.Namespace, past: Past) -> ExitCode:
-    from orchestrator import history_commands as history
-    from orchestrator.gpu_marks import gpu_marks
-    from orchestrator.render.past import past_document, render_gpu_marks, render_past
+    from orchestrator.hands import history_commands as history
+    from orchestrator.mind.gpu_marks import gpu_marks
+    from orchestrator.mind.render.past import past_document, render_gpu_marks, render_past
 
     tiers, notes = history.show(past, arguments.tier, advice=arguments.advice)
     edit, by_hand = history.advice_edit(past, tiers, arguments.config) if arguments.advice else (b"", [])
@@ -325,14 +325,14 @@ def _show_history(arguments: argparse.Namespace, past: Past) -> ExitCode:
 
 
 def _schema(_: argparse.Namespace) -> ExitCode:
-    from orchestrator.config import json_schema
+    from orchestrator.mind.config import json_schema
 
     say(json.dumps(json_schema(), indent=2) + "\n")
     return ExitCode.PASSED
 
 
 def _init(arguments: argparse.Namespace) -> ExitCode:
-    from orchestrator.initialise import run_init
+    from orchestrator.hands.initialise import run_init
 
     return run_init(Path.cwd(), dry_run=arguments.dry_run, force=arguments.force, out=sys.stdout)
 
@@ -341,8 +341,8 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    from orchestrator.prepare import Options
-    from orchestrator.shards import parse_shard
+    from orchestrator.line.prepare import Options
+    from orchestrator.mind.shards import parse_shard
 
     given = getattr(arguments, "shard", None)
     shard = parse_shard(given) if given is not None else None
@@ -367,18 +367,18 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 
 def _read_environment() -> Environment:
-    from orchestrator.environment import SECRET_VARIABLES, Environment
+    from orchestrator.words.environment import SECRET_VARIABLES, Environment
 
     environment = Environment.read(os.environ, terminal=sys.stderr.isatty())
     if environment.token is not None:
-        from orchestrator.veil import veil_environment
+        from orchestrator.tools.veil import veil_environment
 
         veil_environment(SECRET_VARIABLES)
     return environment
 
 
 def _hands(cancel: Cancellation) -> Hands:
-    from orchestrator.prepare import Hands
+    from orchestrator.line.prepare import Hands
 
     environment = _read_environment()
     return Hands(
@@ -395,7 +395,7 @@ def _connect(environment: Environment, cancel: Cancellation) -> GitHub | None:
     """A client for the repository of this job, where there is a token to speak with."""
     if not (environment.in_actions and environment.token and environment.repository and environment.api_url):
         return None
-    from orchestrator.github import GitHub
+    from orchestrator.tools.github import GitHub
 
     return GitHub(
         api_url=environment.api_url,

@@ -12,14 +12,14 @@ import time
 from pathlib import Path
 
 from benchmarks.gating.recording import PROJECT, ROOT
-from orchestrator.base_tree import Base
-from orchestrator.environment import Environment
-from orchestrator.git import Git
-from orchestrator.how import BY_TURNS
-from orchestrator.model import TierPlan
-from orchestrator.pairs import Bench, compare_with_base
-from orchestrator.process import Cancellation
-from orchestrator.readers.comparison import comparison_document
+from orchestrator.hands.base_tree import Base
+from orchestrator.hands.pairs import Bench, compare_with_base
+from orchestrator.mind.how import BY_TURNS
+from orchestrator.mind.readers.comparison import comparison_document
+from orchestrator.tools.git import Git
+from orchestrator.tools.process import Cancellation
+from orchestrator.words.environment import Environment
+from orchestrator.words.model import TierPlan
 
 BUDGET = 300.0
 

@@ -1,7 +1,8 @@
 """Records blocks of real interleaved runs: both sides measured in turns, on whatever machine this is, as busy as it is.
 
-A block is one start of four pytests that take turns (``orchestrator/lockstep.py``): the base, the same code again, and
-trees whose functions really do 10 % and 20 % more work. What is recorded already is kept: a recording can be resumed.
+A block is one start of four pytests that take turns (``orchestrator/tools/lockstep.py``): the base, the same code
+again, and trees whose functions really do 10 % and 20 % more work. What is recorded already is kept: a recording can be
+resumed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PROJECT = Path(__file__).with_name("project")
 SIDES = {"base": 0.0, "same": 0.0, "+10%": 0.10, "+20%": 0.20}
 VISITS = 6
 OPTIONS = ["--benchmark-max-time=0.02", "--benchmark-min-rounds=3"]
-START = "import sys; sys.path.append(sys.argv[1]); from orchestrator.lockstep import main; main()"
+START = "import sys; sys.path.append(sys.argv[1]); from orchestrator.tools.lockstep import main; main()"
 
 
 @contextmanager

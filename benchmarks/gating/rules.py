@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import NormalDist, median
 from typing import Any
 
-from orchestrator.compare import block_value, estimate
-from orchestrator.model import Change
+from orchestrator.mind.compare import block_value, estimate
+from orchestrator.words.model import Change
 
 Block = dict[str, Any]
 

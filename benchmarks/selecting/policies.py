@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.selecting.suites import Observed, Study
-from orchestrator.fit import TestFacts, rank
-from orchestrator.ordering import mentions_of
-from orchestrator.touched import touched_tests
+from orchestrator.hands.ordering import mentions_of
+from orchestrator.mind.fit import TestFacts, rank
+from orchestrator.mind.touched import touched_tests
 
 AROUND = 3  # lines before and after a fault that its commit also rewrites
 ELSEWHERE = 2  # places of the project that the same commit rewrites without harm

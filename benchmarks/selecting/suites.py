@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.selecting.mutants import Fault, drawn, faults_of, is_runnable
-from orchestrator.contexts import read_coverage_contexts
-from orchestrator.records.contexts import Contexts, contexts_document, read_contexts
+from orchestrator.mind.records.contexts import Contexts, contexts_document, read_contexts
+from orchestrator.tools.contexts import read_coverage_contexts
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = ROOT / ".benchmarks" / "selection"

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from orchestrator import __version__, bootstrap
-from orchestrator.config import parse_config
-from orchestrator.dispatched import WORKFLOW, Dispatch, workflow_inputs
-from orchestrator.gather import missing_paths
+from orchestrator.hands.gather import missing_paths
+from orchestrator.mind.config import parse_config
+from orchestrator.mind.dispatched import WORKFLOW, Dispatch, workflow_inputs
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -11,10 +11,10 @@ import pytest
 from msgspec.structs import replace
 from playwright.sync_api import expect
 
-from orchestrator.failures import insight
-from orchestrator.model import Point, RunVerdict, Series, TestOutcome
-from orchestrator.render.html import render_html
-from orchestrator.render.words import duration, percent, visible
+from orchestrator.mind.failures import insight
+from orchestrator.mind.render.html import render_html
+from orchestrator.mind.render.words import duration, percent, visible
+from orchestrator.words.model import Point, RunVerdict, Series, TestOutcome
 from tests.support.browser import chromium, launched
 from tests.support.report_samples import HOSTILE_NAMES, SHA, a_test, big_run, hostile_run, run_of, sample_run, tier_of
 
@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 CLIPBOARD = ["clipboard-read", "clipboard-write"]
-ASSETS = Path(__file__).parents[2] / "orchestrator/render/assets"
+ASSETS = Path(__file__).parents[2] / "orchestrator/mind/render/assets"
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.collect import collect_tier
-from orchestrator.judge import judge_tier
-from orchestrator.model import Ending, Outcome, PythonFacts, TierPlan, Verdict
+from orchestrator.hands.collect import collect_tier
+from orchestrator.mind.judge import judge_tier
+from orchestrator.words.model import Ending, Outcome, PythonFacts, TierPlan, Verdict
 
 PYTHON = PythonFacts(executable="/usr/bin/python3", version="3.11", pytest="9", xdist="3", cov="7", benchmark="5")
 UNIT = TierPlan(name="unit", run=True, reason="runs on push", budget=60.0, python=PYTHON)

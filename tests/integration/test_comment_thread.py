@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orchestrator.comment_thread import upsert_comment
-from orchestrator.errors import InfrastructureError
-from orchestrator.github import Forbidden, GitHub, Unreachable
+from orchestrator.hands.comment_thread import upsert_comment
+from orchestrator.tools.github import Forbidden, GitHub, Unreachable
+from orchestrator.words.errors import InfrastructureError
 from tests.loopback_github import (
     ACTIONS_BOT,
     READ,
@@ -270,8 +270,8 @@ def test_one_job_may_stand_still_anywhere_while_another_does_it_all(
 
 JOB = """
 import sys
-from orchestrator.comment_thread import upsert_comment
-from orchestrator.github import GitHub
+from orchestrator.hands.comment_thread import upsert_comment
+from orchestrator.tools.github import GitHub
 api_url, token, marker, text = sys.argv[1:]
 github = GitHub(api_url=api_url, repository="octo/widgets", token=token, deadline=lambda: 60.0)
 upsert_comment(github, number=1, marker=marker, body=marker + text, policy="on-change")

@@ -13,10 +13,10 @@ from typing import Any
 import jsonschema
 from msgspec.structs import replace
 
-from orchestrator.history.folder import FolderStore
-from orchestrator.records import Record
-from orchestrator.records.encoding import encode
-from orchestrator.remember import read_history
+from orchestrator.hands.remember import read_history
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.encoding import encode
+from orchestrator.tools.history.folder import FolderStore
 from tests.support.project import CHECKOUT, Done, Project
 
 SCHEMA = json.loads((CHECKOUT / "docs/schemas/comparison.schema.json").read_text())

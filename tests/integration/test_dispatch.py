@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.dispatch import DispatchError, Office, dispatch_tier
-from orchestrator.dispatched import Dispatch, Look, Phase, decode, encode, file_name
-from orchestrator.follow import bring_results, close, follow
-from orchestrator.github import GitHub
-from orchestrator.history import HistoryError, Snapshot, Store
-from orchestrator.history.folder import FolderStore
-from orchestrator.judge import judge_tier
-from orchestrator.model import Changes, Ending, Event, GithubRun, Plan, TierPlan, Verdict
-from orchestrator.sweep import sweep
+from orchestrator.hands.dispatch import DispatchError, Office, dispatch_tier
+from orchestrator.hands.follow import bring_results, close, follow
+from orchestrator.hands.sweep import sweep
+from orchestrator.mind.dispatched import Dispatch, Look, Phase, decode, encode, file_name
+from orchestrator.mind.judge import judge_tier
+from orchestrator.tools.github import GitHub
+from orchestrator.tools.history import HistoryError, Snapshot, Store
+from orchestrator.tools.history.folder import FolderStore
+from orchestrator.words.model import Changes, Ending, Event, GithubRun, Plan, TierPlan, Verdict
 from tests.loopback_github import READ, LoopbackGitHub, Repository, Run, dropped, secondary_rate_limit, server_error
 
 SHA = "a" * 40

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.git import Git, GitError, parse_changed_lines
+from orchestrator.tools.git import Git, GitError, parse_changed_lines
 
 
 class Repository:

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.answers import Answer, permission_remedy, rate_limit_seconds
-from orchestrator.errors import ExitCode, UsageError
-from orchestrator.github import (
+from orchestrator.tools.answers import Answer, permission_remedy, rate_limit_seconds
+from orchestrator.tools.github import (
     AnswerLost,
     Forbidden,
     GitHub,
@@ -24,8 +23,9 @@ from orchestrator.github import (
     TooManyFiles,
     Unreachable,
 )
-from orchestrator.model import ChangedFile, PullRequest
-from orchestrator.rest import is_safe_redirect
+from orchestrator.tools.rest import is_safe_redirect
+from orchestrator.words.errors import ExitCode, UsageError
+from orchestrator.words.model import ChangedFile, PullRequest
 from tests.loopback_github import (
     READ,
     Fault,
@@ -86,7 +86,9 @@ def connect(server: LoopbackGitHub, token: str | None = None, *, clock: Clock | 
 
 
 def test_importing_it_does_not_import_requests() -> None:
-    code = "import sys, orchestrator.github, orchestrator.comment_thread; sys.exit('requests' in sys.modules)"
+    code = (
+        "import sys, orchestrator.tools.github, orchestrator.hands.comment_thread; sys.exit('requests' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 

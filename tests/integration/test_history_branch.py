@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.history import HistoryError, HistoryForbidden, Snapshot
-from orchestrator.history.branch import BranchStore
+from orchestrator.tools.history import HistoryError, HistoryForbidden, Snapshot
+from orchestrator.tools.history.branch import BranchStore
 from tests.loopback_github import READ, LoopbackGitHub, dropped, hanging, server_error
 from tests.support.stores import BRANCH, bare_repository, branch_store, git
 

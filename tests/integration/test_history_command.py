@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.history.folder import FolderStore
-from orchestrator.model import Attempt, TestOutcome, TestResult, Verdict
-from orchestrator.plan import config_identity
-from orchestrator.records import CoverageSums, Record
-from orchestrator.records.encoding import encode
+from orchestrator.mind.plan import config_identity
+from orchestrator.mind.records import CoverageSums, Record
+from orchestrator.mind.records.encoding import encode
+from orchestrator.tools.history.folder import FolderStore
+from orchestrator.words.model import Attempt, TestOutcome, TestResult, Verdict
 from tests.support.past import DAY, NOW, result_of, run_record
 from tests.support.project import Project
 
@@ -288,7 +288,7 @@ def test_the_branch_of_the_remote_is_read_from_a_laptop(kept: Project, tmp_path:
     remote = tmp_path / "remote.git"
     subprocess.run(["git", "init", "-q", "--bare", str(remote)], check=True)
     kept.git("remote", "add", "origin", str(remote))
-    from orchestrator.history.branch import BranchStore
+    from orchestrator.tools.history.branch import BranchStore
 
     store = BranchStore(
         url=str(remote), branch="mltiers-data", token=None, variables=kept.environment(), deadline=lambda: 60.0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.history import HistoryError, HistoryForbidden
-from orchestrator.history.folder import FolderStore
+from orchestrator.tools.history import HistoryError, HistoryForbidden
+from orchestrator.tools.history.folder import FolderStore
 from tests.support.stores import bare_repository, branch_store, git
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,8 +82,8 @@ def test_a_file_that_went_since_the_snapshot_is_left_out(tmp_path: Path) -> None
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from orchestrator.history import HistoryError, HistoryForbidden
-from orchestrator.history.folder import FolderStore
+from orchestrator.tools.history import HistoryError, HistoryForbidden
+from orchestrator.tools.history.folder import FolderStore
 os.setuid(65534)
 store = FolderStore(Path(sys.argv[1]))
 try:

@@ -13,8 +13,8 @@ from random import Random
 
 import pytest
 
-from orchestrator.history import Store
-from orchestrator.history.folder import FolderStore
+from orchestrator.tools.history import Store
+from orchestrator.tools.history.folder import FolderStore
 from tests.loopback_github import LoopbackGitHub
 from tests.support.stores import BRANCH, bare_repository, branch_store, git
 
@@ -24,8 +24,8 @@ WRITER = """
 import math, os, sys, time
 from pathlib import Path
 from random import Random
-from orchestrator.history.branch import BranchStore
-from orchestrator.history.folder import FolderStore
+from orchestrator.tools.history.branch import BranchStore
+from orchestrator.tools.history.folder import FolderStore
 
 kind, place, writer, writes, role = sys.argv[1:]
 if kind == "folder":

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.history import HistoryError, Snapshot, Store
-from orchestrator.history.folder import FolderStore
+from orchestrator.tools.history import HistoryError, Snapshot, Store
+from orchestrator.tools.history.folder import FolderStore
 from tests.loopback_github import LoopbackGitHub
 from tests.support.stores import bare_repository, branch_store
 

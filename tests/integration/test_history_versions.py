@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.history import HistoryError
-from orchestrator.history.folder import FolderStore
+from orchestrator.tools.history import HistoryError
+from orchestrator.tools.history.folder import FolderStore
 from tests.loopback_github import LoopbackGitHub, server_error
 from tests.support.stores import bare_repository, branch_store
 

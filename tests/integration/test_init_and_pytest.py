@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from orchestrator.config import Tier, parse_config
-from orchestrator.initialise import run_init
+from orchestrator.hands.initialise import run_init
+from orchestrator.mind.config import Tier, parse_config
 
 PASSING = "def test_{name}():\n    pass\n"
 FILES = {

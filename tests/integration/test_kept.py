@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.kept import KEPT, Kept
-from orchestrator.model import Keeping
-from orchestrator.process import Cancellation, ProcessOutcome, supervise
+from orchestrator.tools.kept import KEPT, Kept
+from orchestrator.tools.process import Cancellation, ProcessOutcome, supervise
+from orchestrator.words.model import Keeping
 from tests.overruns.harness import PLUGIN, keep
 from tests.support.project import Project
 
@@ -290,9 +290,9 @@ def orchestrator(suite: Path, env: dict[str, str], tmp_path: Path) -> Iterator[s
     code = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
-from orchestrator.kept import KEPT, Kept
-from orchestrator.model import Keeping
-from orchestrator.process import supervise
+from orchestrator.tools.kept import KEPT, Kept
+from orchestrator.words.model import Keeping
+from orchestrator.tools.process import supervise
 env = {env!r}
 with Kept({keeping!r}, root=Path({str(suite)!r}), variables=env, plugin=Path({str(PLUGIN)!r})) as kept:
     print("kept", *KEPT, flush=True)

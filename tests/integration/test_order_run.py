@@ -11,11 +11,11 @@ import pytest
 from msgspec import structs
 from msgspec.structs import replace
 
-from orchestrator.history.folder import FolderStore
-from orchestrator.model import Phases
-from orchestrator.records import Record
-from orchestrator.records.encoding import encode
-from orchestrator.remember import read_history
+from orchestrator.hands.remember import read_history
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.encoding import encode
+from orchestrator.tools.history.folder import FolderStore
+from orchestrator.words.model import Phases
 from tests.support.project import CHECKOUT, Done, Project
 
 Make = Callable[..., Project]

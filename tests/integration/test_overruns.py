@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.process import Containment
+from orchestrator.tools.process import Containment
 from tests.overruns.culprits import CULPRITS, Culprit
 from tests.overruns.harness import Observed, observe, pytest_command, suite_environment, write_suite
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.model import Ending
-from orchestrator.process import Cancellation, Containment, Graces, ProcessOutcome, supervise
-from orchestrator.tree import process_table
+from orchestrator.tools.process import Cancellation, Containment, Graces, ProcessOutcome, supervise
+from orchestrator.tools.tree import process_table
+from orchestrator.words.model import Ending
 
 ROOT = Path(__file__).parents[2]
 BRIEF = Graces(interrupt=0.2, terminate=0.1)
@@ -314,7 +314,7 @@ ENTRY = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from orchestrator.process import Cancellation, supervise
+from orchestrator.tools.process import Cancellation, supervise
 with Cancellation.on_signals() as cancel:
     outcome = supervise([sys.executable, "-c", {code!r}], cwd=Path("/"), env={{}}, cancel=cancel,
                         on_line=lambda line: print(line, flush=True))

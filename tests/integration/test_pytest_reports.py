@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.model import TestOutcome, TestResult
-from orchestrator.readers.events import EventLog, read_events
-from orchestrator.readers.junit import JUnitReport, read_junit
-from orchestrator.readers.merge import merge_tests
+from orchestrator.mind.readers.events import EventLog, read_events
+from orchestrator.mind.readers.junit import JUnitReport, read_junit
+from orchestrator.mind.readers.merge import merge_tests
+from orchestrator.words.model import TestOutcome, TestResult
 
 PLUGIN = Path(__file__).resolve().parents[2] / "plugin" / "src"
 

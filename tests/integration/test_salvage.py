@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.model import Ending
-from orchestrator.process import Cancellation, Graces, supervise
-from orchestrator.salvage import CHECKPOINT_VARIABLE, salvage_coverage
+from orchestrator.tools.process import Cancellation, Graces, supervise
+from orchestrator.tools.salvage import CHECKPOINT_VARIABLE, salvage_coverage
+from orchestrator.words.model import Ending
 
 PLUGIN = Path(__file__).parents[2] / "plugin" / "src"
 SUBJECT = "def early():\n    return 1\n\ndef late():\n    return 2\n\ndef never():\n    return 3\n"

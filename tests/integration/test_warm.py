@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.process import Containment
+from orchestrator.tools.process import Containment
 from tests.integration.test_overruns import PROMISE, named_by_events
 from tests.overruns.culprits import CULPRITS, Culprit
 from tests.overruns.harness import observe

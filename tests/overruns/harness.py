@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.kept import Kept
-from orchestrator.model import Keeping, TestOutcome
-from orchestrator.process import Containment, ProcessOutcome, supervise
-from orchestrator.readers.events import EventLog, read_events
+from orchestrator.mind.readers.events import EventLog, read_events
+from orchestrator.tools.kept import Kept
+from orchestrator.tools.process import Containment, ProcessOutcome, supervise
+from orchestrator.words.model import Keeping, TestOutcome
 from tests.overruns.culprits import Culprit
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
-from orchestrator.model import Ending, TestOutcome, TestResult, TierPlan, TierResult, TierVerdict, Verdict
-from orchestrator.records import Record
+from orchestrator.mind.records import Record
+from orchestrator.words.model import Ending, TestOutcome, TestResult, TierPlan, TierResult, TierVerdict, Verdict
 
 NOW = 1_700_000_000.0
 DAY = 86_400.0

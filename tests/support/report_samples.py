@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from orchestrator.errors import ExitCode
-from orchestrator.model import (
+from orchestrator.words.errors import ExitCode
+from orchestrator.words.model import (
     Attempt,
     Benchmark,
     ChangedFile,

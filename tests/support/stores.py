@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
-from orchestrator.history.branch import BranchStore
+from orchestrator.tools.history.branch import BranchStore
 
 BRANCH = "mltiers-data"
 

@@ -7,12 +7,12 @@ from random import Random
 
 import pytest
 
-from orchestrator.advice import Move, destination, makespan, moves, split_node_id, units_of
-from orchestrator.config import parse_config
-from orchestrator.config.markers import names_in, selects
-from orchestrator.model import Ending, TestOutcome, Verdict
-from orchestrator.records import Record
-from orchestrator.records.contexts import contexts_of
+from orchestrator.mind.advice import Move, destination, makespan, moves, split_node_id, units_of
+from orchestrator.mind.config import parse_config
+from orchestrator.mind.config.markers import names_in, selects
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.contexts import contexts_of
+from orchestrator.words.model import Ending, TestOutcome, Verdict
 from tests.support.past import past, result_of
 
 

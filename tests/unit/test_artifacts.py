@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.artifacts import RefusedArtifactError, unpack
+from orchestrator.hands.artifacts import RefusedArtifactError, unpack
 
 
 def packed(*members: tuple[str | zipfile.ZipInfo, str | bytes]) -> bytes:

@@ -9,12 +9,22 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.errors import ExitCode
-from orchestrator.model import Changes, Ending, Event, Plan, RunVerdict, TierPlan, TierResult, TierVerdict, Verdict
-from orchestrator.readers.benchmark import read_benchmarks
-from orchestrator.readers.document import BrokenReportError
-from orchestrator.render.comment import render_comment
-from orchestrator.render.links import Links
+from orchestrator.mind.readers.benchmark import read_benchmarks
+from orchestrator.mind.readers.document import BrokenReportError
+from orchestrator.mind.render.comment import render_comment
+from orchestrator.mind.render.links import Links
+from orchestrator.words.errors import ExitCode
+from orchestrator.words.model import (
+    Changes,
+    Ending,
+    Event,
+    Plan,
+    RunVerdict,
+    TierPlan,
+    TierResult,
+    TierVerdict,
+    Verdict,
+)
 
 STATS = {"min": 0.001, "median": 0.002, "mean": 0.002, "stddev": 0.0, "rounds": 5}
 

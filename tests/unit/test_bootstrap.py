@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import bootstrap
-from orchestrator.errors import ExitCode
+from orchestrator.words.errors import ExitCode
 
 DEFAULTS = {"config": "ml-tiers.yml", "comment": "on-change", "dispatch": "true", "wait": "false", "out": ".mltiers"}
 DEFAULT_LINE = ["--config=ml-tiers.yml", "--comment=on-change", "--out=.mltiers", "--dispatch"]

@@ -8,9 +8,9 @@ from itertools import combinations
 
 import pytest
 
-from orchestrator.changepoints import AFTER, BEFORE, NEWS, compare_with_history, newest_change, rank_sum_chance
-from orchestrator.model import Benchmark, Change, Ending, TierPlan, TierResult, TierVerdict, Verdict
-from orchestrator.records import Record
+from orchestrator.mind.changepoints import AFTER, BEFORE, NEWS, compare_with_history, newest_change, rank_sum_chance
+from orchestrator.mind.records import Record
+from orchestrator.words.model import Benchmark, Change, Ending, TierPlan, TierResult, TierVerdict, Verdict
 
 MACHINE = {"cpu": "EPYC", "gpu": "H100", "torch": "2.13.0", "cuda": "13.0", "driver": "580"}
 PLAN = TierPlan(name="speed", run=True, reason="", benchmark=True, against="history")

@@ -9,8 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from orchestrator.errors import ExitCode
-from orchestrator.model import (
+from orchestrator.mind.render.annotations import PER_STEP, command, render_annotations
+from orchestrator.mind.render.comment import COMMENT_LIMIT, marker, render_comment, render_summary
+from orchestrator.mind.render.links import Links
+from orchestrator.mind.render.words import budget, code, code_block, duration, sentence, visible
+from orchestrator.words.errors import ExitCode
+from orchestrator.words.model import (
     Changes,
     Coverage,
     Ending,
@@ -26,10 +30,6 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.render.annotations import PER_STEP, command, render_annotations
-from orchestrator.render.comment import COMMENT_LIMIT, marker, render_comment, render_summary
-from orchestrator.render.links import Links
-from orchestrator.render.words import budget, code, code_block, duration, sentence, visible
 
 HOSTILE = (
     "tests/t.py::test[|</summary></details>]",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.compare import (
+from orchestrator.mind.compare import (
     MOST_BLOCKS,
     block_value,
     critical,
@@ -17,7 +17,7 @@ from orchestrator.compare import (
     looks,
     undecided,
 )
-from orchestrator.model import Change
+from orchestrator.words.model import Change
 
 Noise = Callable[[random.Random], float]
 

@@ -12,11 +12,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.base_tree import environment_differs, find_base, importable_names, lay_over
-from orchestrator.git import Git
-from orchestrator.judge import judge_tier
-from orchestrator.lockstep import schedule
-from orchestrator.model import (
+from orchestrator.hands.base_tree import environment_differs, find_base, importable_names, lay_over
+from orchestrator.hands.pairs import IncomparableError, check_sides
+from orchestrator.mind.judge import judge_tier
+from orchestrator.mind.readers.comparison import comparison_document, merge_comparisons, read_comparison
+from orchestrator.mind.readers.document import BrokenReportError
+from orchestrator.mind.render.benchmarks import headline, interval, percent, remarks, telling
+from orchestrator.mind.render.comment import render_comment
+from orchestrator.mind.render.html import render_html
+from orchestrator.mind.render.links import Links
+from orchestrator.tools.git import Git
+from orchestrator.tools.lockstep import schedule
+from orchestrator.words.model import (
     Benchmark,
     BenchmarkChange,
     Change,
@@ -30,13 +37,6 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.pairs import IncomparableError, check_sides
-from orchestrator.readers.comparison import comparison_document, merge_comparisons, read_comparison
-from orchestrator.readers.document import BrokenReportError
-from orchestrator.render.benchmarks import headline, interval, percent, remarks, telling
-from orchestrator.render.comment import render_comment
-from orchestrator.render.html import render_html
-from orchestrator.render.links import Links
 from tests.support.project import Project
 from tests.support.report_samples import run_of
 

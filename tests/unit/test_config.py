@@ -15,7 +15,7 @@ from _pytest.mark.expression import Expression
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import (
+from orchestrator.mind.config import (
     Benchmark,
     Config,
     Coverage,
@@ -27,9 +27,9 @@ from orchestrator.config import (
     parse_duration,
     reference_markdown,
 )
-from orchestrator.config.markers import check_markers
-from orchestrator.config.model import fields_of
-from orchestrator.errors import ConfigError
+from orchestrator.mind.config.markers import check_markers
+from orchestrator.mind.config.model import fields_of
+from orchestrator.words.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json_schema()

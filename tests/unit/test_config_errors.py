@@ -14,10 +14,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import Tier, parse_config
-from orchestrator.config.model import fields_of
-from orchestrator.config.positions import Problems, compose
-from orchestrator.errors import ConfigError, ExitCode
+from orchestrator.mind.config import Tier, parse_config
+from orchestrator.mind.config.model import fields_of
+from orchestrator.mind.config.positions import Problems, compose
+from orchestrator.words.errors import ConfigError, ExitCode
 
 FILE = "ml-tiers.yml"
 TEXT = (Path(__file__).parent / "broken_configs.txt").read_text(encoding="utf-8")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.coverage_past import NO_PAST, CoveragePast, coverage_past, measured_files
-from orchestrator.judge import judge
-from orchestrator.model import (
+from orchestrator.mind.coverage_past import NO_PAST, CoveragePast, coverage_past, measured_files
+from orchestrator.mind.judge import judge
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.history import History
+from orchestrator.mind.render.comment import render_comment
+from orchestrator.mind.render.links import Links
+from orchestrator.words.model import (
     Changes,
     Coverage,
     Ending,
@@ -22,10 +26,6 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.records import Record
-from orchestrator.records.history import History
-from orchestrator.render.comment import render_comment
-from orchestrator.render.links import Links
 
 BLOB, OTHER_BLOB = "b" * 40, "c" * 40
 NOW = 1_700_000_000.0

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from orchestrator.dispatched import (
+from orchestrator.hands.statuses import status_of
+from orchestrator.mind.dispatched import (
     Dispatch,
     Phase,
     decode,
@@ -22,9 +23,10 @@ from orchestrator.dispatched import (
     status_context,
     workflow_inputs,
 )
-from orchestrator.errors import ExitCode
-from orchestrator.judge import judge_tier
-from orchestrator.model import (
+from orchestrator.mind.judge import judge_tier
+from orchestrator.mind.render.words import counts
+from orchestrator.words.errors import ExitCode
+from orchestrator.words.model import (
     Changes,
     Counts,
     Ending,
@@ -41,8 +43,6 @@ from orchestrator.model import (
     WorkflowJob,
     WorkflowRun,
 )
-from orchestrator.render.words import counts
-from orchestrator.statuses import status_of
 
 NOW = 1_000_000.0
 ONE = Dispatch(

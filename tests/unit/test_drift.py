@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from orchestrator.drift import NAMED, Growth, Run, drift_of, drift_words, grown, runs_of, trend
-from orchestrator.model import TestOutcome, Verdict
-from orchestrator.records.sketches import Sketch, TestSketch, fold
+from orchestrator.mind.drift import NAMED, Growth, Run, drift_of, drift_words, grown, runs_of, trend
+from orchestrator.mind.records.sketches import Sketch, TestSketch, fold
+from orchestrator.words.model import TestOutcome, Verdict
 from tests.support.past import DAY, MACHINE, NOW, past, result_of, run_record
 
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from msgspec import structs
 from msgspec.structs import replace
 
-from orchestrator.drift import grown
-from orchestrator.model import Attempt, Ending, TestOutcome, TestResult, Verdict
-from orchestrator.records import Record
-from orchestrator.records.history import SAMPLES, Flakiness, estimates, failures, flakiness
-from orchestrator.records.sketches import Sketch, fold
+from orchestrator.mind.drift import grown
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.history import SAMPLES, Flakiness, estimates, failures, flakiness
+from orchestrator.mind.records.sketches import Sketch, fold
+from orchestrator.words.model import Attempt, Ending, TestOutcome, TestResult, Verdict
 from tests.support.past import past, result_of, run_record
 
 LIMIT = 10.0

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.environment import Environment
-from orchestrator.errors import UsageError
-from orchestrator.event import cadences, override, parse_command, read_event
-from orchestrator.model import Command, Event, SourceRun
+from orchestrator.mind.event import cadences, override, parse_command, read_event
+from orchestrator.words.environment import Environment
+from orchestrator.words.errors import UsageError
+from orchestrator.words.model import Command, Event, SourceRun
 
 HEAD, BASE, MERGE = "a" * 40, "b" * 40, "c" * 40
 REPOSITORY = {"full_name": "octo/repo", "default_branch": "main"}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.model import GpuUse, TestOutcome
-from orchestrator.readers.events import EventLog, read_events
+from orchestrator.mind.readers.events import EventLog, read_events
+from orchestrator.words.model import GpuUse, TestOutcome
 
 P, F, E, S, XF, XP, U = (
     TestOutcome.PASSED,

@@ -5,10 +5,19 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.config import parse_config
-from orchestrator.how import Machine
-from orchestrator.judge import judge_run, judge_tier
-from orchestrator.model import (
+from orchestrator.mind.config import parse_config
+from orchestrator.mind.how import Machine
+from orchestrator.mind.judge import judge_run, judge_tier
+from orchestrator.mind.plan import Request, make_plan
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.history import History
+from orchestrator.mind.render.comment import render_comment
+from orchestrator.mind.render.documents import plan_document, verdict_document
+from orchestrator.mind.render.links import Links
+from orchestrator.mind.render.plan_table import render_plan
+from orchestrator.mind.render.terminal import render_terminal
+from orchestrator.mind.render.words import expected, surprise
+from orchestrator.words.model import (
     Changes,
     Ending,
     Event,
@@ -19,15 +28,6 @@ from orchestrator.model import (
     TierPlan,
     TierResult,
 )
-from orchestrator.plan import Request, make_plan
-from orchestrator.records import Record
-from orchestrator.records.history import History
-from orchestrator.render.comment import render_comment
-from orchestrator.render.documents import plan_document, verdict_document
-from orchestrator.render.links import Links
-from orchestrator.render.plan_table import render_plan
-from orchestrator.render.terminal import render_terminal
-from orchestrator.render.words import expected, surprise
 from tests.support.past import MACHINE, past
 
 CONFIG = """\

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from msgspec import structs
 from msgspec.structs import replace
 
-from orchestrator.errors import ExitCode
-from orchestrator.excerpts import LINES, excerpt, kind_of, skeleton
-from orchestrator.failures import explain, insight
-from orchestrator.model import (
+from orchestrator.mind.excerpts import LINES, excerpt, kind_of, skeleton
+from orchestrator.mind.failures import explain, insight
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.history import History
+from orchestrator.mind.render.words import counts
+from orchestrator.words.errors import ExitCode
+from orchestrator.words.model import (
     Attempt,
     Changes,
     Ending,
@@ -31,9 +34,6 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.records import Record
-from orchestrator.records.history import History
-from orchestrator.render.words import counts
 
 P, F, E, S, U = (
     TestOutcome.PASSED,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.fit import TestFacts, rank, select
-from orchestrator.records.contexts import Contexts, bits_of, contexts_document, contexts_of, read_contexts
-from orchestrator.touched import DIRECT, NARROW, NEAR, Mention, touched_tests
+from orchestrator.mind.fit import TestFacts, rank, select
+from orchestrator.mind.records.contexts import Contexts, bits_of, contexts_document, contexts_of, read_contexts
+from orchestrator.mind.touched import DIRECT, NARROW, NEAR, Mention, touched_tests
 
 
 def facts(node_id: str, seconds: float | None = 1.0, **more: object) -> TestFacts:

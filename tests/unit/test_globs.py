@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.globs import any_match, compile_glob, matches
+from orchestrator.mind.globs import any_match, compile_glob, matches
 
 
 @pytest.mark.parametrize(

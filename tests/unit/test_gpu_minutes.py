@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from orchestrator.judge import judge
-from orchestrator.model import Changes, Ending, Event, Plan, TestOutcome, TestResult, TierPlan, TierResult
-from orchestrator.render.comment import render_comment
-from orchestrator.render.links import Links
-from orchestrator.render.plan_table import render_plan
+from orchestrator.mind.judge import judge
+from orchestrator.mind.render.comment import render_comment
+from orchestrator.mind.render.links import Links
+from orchestrator.mind.render.plan_table import render_plan
+from orchestrator.words.model import Changes, Ending, Event, Plan, TestOutcome, TestResult, TierPlan, TierResult
 
 GPU = TierPlan(
     name="gpu",

@@ -10,9 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from orchestrator.history import Change, Snapshot
-from orchestrator.history.compaction import compact
-from orchestrator.model import (
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.compaction import COMMITS, EXCESS, LINES, RERUNS, TRUSTED, compacted, due
+from orchestrator.mind.records.encoding import BrokenRecordError, decode, encode, quantise, references, seconds_of
+from orchestrator.mind.records.names import parse_record_name, record_name, sketch_name
+from orchestrator.mind.records.sketches import FORGET_DAYS, Sketch, decode_sketch, encode_sketch, fold
+from orchestrator.tools.history import Change, Snapshot
+from orchestrator.tools.history.compaction import compact
+from orchestrator.words.model import (
     Attempt,
     Benchmark,
     Coverage,
@@ -25,11 +30,6 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.records import Record
-from orchestrator.records.compaction import COMMITS, EXCESS, LINES, RERUNS, TRUSTED, compacted, due
-from orchestrator.records.encoding import BrokenRecordError, decode, encode, quantise, references, seconds_of
-from orchestrator.records.names import parse_record_name, record_name, sketch_name
-from orchestrator.records.sketches import FORGET_DAYS, Sketch, decode_sketch, encode_sketch, fold
 
 EPOCH = 1_700_000_000.0
 DAY = 86_400.0

@@ -15,11 +15,11 @@ from _pytest.mark.expression import Expression
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import Config, Tier, parse_config
-from orchestrator.errors import ExitCode, UsageError
-from orchestrator.initialise import RepositoryFacts, plan_init, run_init, scan
-from orchestrator.initialise.facts import Case, PytestSettings, PythonFile, read_python
-from orchestrator.initialise.tiers import draft_tiers, is_inside
+from orchestrator.hands.initialise import RepositoryFacts, plan_init, run_init, scan
+from orchestrator.hands.initialise.facts import Case, PytestSettings, PythonFile, read_python
+from orchestrator.hands.initialise.tiers import draft_tiers, is_inside
+from orchestrator.mind.config import Config, Tier, parse_config
+from orchestrator.words.errors import ExitCode, UsageError
 
 STARTER = (Path(__file__).parents[2] / "workflows" / "pull-request.yml").read_text(encoding="utf-8")
 TEST = "def test_one():\n    pass\n"

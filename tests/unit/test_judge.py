@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.errors import ExitCode
-from orchestrator.judge import as_it_was, floor_percent, judge, judge_tier
-from orchestrator.model import (
+from orchestrator.mind.judge import as_it_was, floor_percent, judge, judge_tier
+from orchestrator.mind.render.comment import render_comment
+from orchestrator.mind.render.links import Links
+from orchestrator.words.errors import ExitCode
+from orchestrator.words.model import (
     Attempt,
     Changes,
     Coverage,
@@ -23,8 +25,6 @@ from orchestrator.model import (
     TierResult,
     Verdict,
 )
-from orchestrator.render.comment import render_comment
-from orchestrator.render.links import Links
 
 PYTHON = PythonFacts(executable="/usr/bin/python3", version="3.11.7", pytest="9", xdist="3.8", cov="7")
 UNIT = TierPlan(name="unit", run=True, reason="runs on push", budget=120.0, python=PYTHON)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.model import TestOutcome
-from orchestrator.readers.junit import Limits, read_junit
+from orchestrator.mind.readers.junit import Limits, read_junit
+from orchestrator.words.model import TestOutcome
 
 P, F, E, S, XF = (
     TestOutcome.PASSED,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.local import startable
-from orchestrator.model import TierPlan
+from orchestrator.hands.local import startable
+from orchestrator.words.model import TierPlan
 
 
 def tier(name: str, workers: int = 1, **more: object) -> TierPlan:

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from orchestrator.machine import effective_cpus, effective_memory
-from orchestrator.tree import cgroup_directory
+from orchestrator.tools.machine import effective_cpus, effective_memory
+from orchestrator.tools.tree import cgroup_directory
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
 V1 = (

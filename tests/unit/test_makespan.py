@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from orchestrator.makespan import Past, candidates, choose, makespan
-from orchestrator.model import Mode, Phases, WorkersChoice
+from orchestrator.mind.makespan import Past, candidates, choose, makespan
+from orchestrator.words.model import Mode, Phases, WorkersChoice
 
 SERIAL = Mode(workers=1)
 TWO = Mode(workers=2)

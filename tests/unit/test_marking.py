@@ -7,7 +7,7 @@ import difflib
 
 import pytest
 
-from orchestrator.marking import mark
+from orchestrator.mind.marking import mark
 
 
 def marked(source: str, *names: str, marker: str = "slow") -> str:

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from orchestrator.model import Attempt, TestOutcome, TestResult
-from orchestrator.readers.events import EventLog, Session
-from orchestrator.readers.junit import JUnitReport, read_junit
-from orchestrator.readers.junit_writer import write_junit
-from orchestrator.readers.merge import merge_tests
-from orchestrator.readers.names import dotted, junit_names, node_prefix, printable
+from orchestrator.mind.readers.events import EventLog, Session
+from orchestrator.mind.readers.junit import JUnitReport, read_junit
+from orchestrator.mind.readers.junit_writer import write_junit
+from orchestrator.mind.readers.merge import merge_tests
+from orchestrator.mind.readers.names import dotted, junit_names, node_prefix, printable
+from orchestrator.words.model import Attempt, TestOutcome, TestResult
 
 P, F, E, S, XF, XP, U = (
     TestOutcome.PASSED,

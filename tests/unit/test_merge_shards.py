@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.model import Coverage, Ending, FileCoverage, GpuUse, TestOutcome, TestResult, TierResult
-from orchestrator.shard_results import merge_shards
+from orchestrator.mind.shard_results import merge_shards
+from orchestrator.words.model import Coverage, Ending, FileCoverage, GpuUse, TestOutcome, TestResult, TierResult
 
 ONE = TierResult(
     name="gpu",

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from orchestrator.advice import Destination
-from orchestrator.config import parse_config
-from orchestrator.moving import EditError, add_tier, register, unified_diff
+from orchestrator.mind.advice import Destination
+from orchestrator.mind.config import parse_config
+from orchestrator.mind.moving import EditError, add_tier, register, unified_diff
 
 PLACE = Destination(
     tier="slow", marker="slow", new=True, own_markers="not slow", markers="slow", budget=600.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.fit import Selection
-from orchestrator.git import parse_old_lines
-from orchestrator.model import Attempt, Ending, TestOutcome, TestResult, TierPlan, TierResult
-from orchestrator.order import Order, fit_note, order_document, order_of, schedule_note, schedule_of
-from orchestrator.records import Record
+from orchestrator.mind.fit import Selection
+from orchestrator.mind.order import Order, fit_note, order_document, order_of, schedule_note, schedule_of
+from orchestrator.mind.records import Record
+from orchestrator.tools.git import parse_old_lines
+from orchestrator.words.model import Attempt, Ending, TestOutcome, TestResult, TierPlan, TierResult
 from tests.support.past import result_of, run_record
 
 A, B, C = "t.py::a", "t.py::b", "t.py::c"

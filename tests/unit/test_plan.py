@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.config import parse_config
-from orchestrator.errors import UsageError
-from orchestrator.how import Machine
-from orchestrator.model import (
+from orchestrator.mind.config import parse_config
+from orchestrator.mind.how import Machine
+from orchestrator.mind.plan import NO_STANDING, Request, make_plan
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.history import History
+from orchestrator.mind.trust import Ruled, Standing, apply_base
+from orchestrator.words.errors import UsageError
+from orchestrator.words.model import (
     ChangedFile,
     Changes,
     Ending,
@@ -21,10 +25,6 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.plan import NO_STANDING, Request, make_plan
-from orchestrator.records import Record
-from orchestrator.records.history import History
-from orchestrator.trust import Ruled, Standing, apply_base
 
 CONFIG = """
 version: 1

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.model import Ending, TestOutcome, Verdict
-from orchestrator.predict import Conditions, interval, predict, whole
-from orchestrator.records import Record
+from orchestrator.mind.predict import Conditions, interval, predict, whole
+from orchestrator.mind.records import Record
+from orchestrator.words.model import Ending, TestOutcome, Verdict
 from tests.support.past import MACHINE, past, result_of, run_record, shapes
 
 HERE = Conditions(machine=MACHINE, workers=1, shards=1, coverage=True)

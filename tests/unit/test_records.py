@@ -10,8 +10,20 @@ from hypothesis import strategies as st
 from msgspec import structs
 from msgspec.structs import replace
 
-from orchestrator.errors import ExitCode
-from orchestrator.model import (
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.encoding import (
+    BrokenRecordError,
+    decode,
+    encode,
+    parse_ranges,
+    quantise,
+    ranges,
+    references,
+    seconds_of,
+)
+from orchestrator.mind.records.names import parse_record_name, record_name
+from orchestrator.words.errors import ExitCode
+from orchestrator.words.model import (
     Attempt,
     Benchmark,
     Coverage,
@@ -25,18 +37,6 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.records import Record
-from orchestrator.records.encoding import (
-    BrokenRecordError,
-    decode,
-    encode,
-    parse_ranges,
-    quantise,
-    ranges,
-    references,
-    seconds_of,
-)
-from orchestrator.records.names import parse_record_name, record_name
 
 SHA = "a" * 40
 COVERAGE = Coverage(

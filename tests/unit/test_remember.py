@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from orchestrator.history import Snapshot
-from orchestrator.history.folder import FolderStore
-from orchestrator.model import Ending, TestOutcome, TestResult, TierPlan, TierResult, TierVerdict, Verdict
-from orchestrator.records import Record
-from orchestrator.records.encoding import encode
-from orchestrator.remember import NEWEST, read_history
+from orchestrator.hands.remember import NEWEST, read_history
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.encoding import encode
+from orchestrator.tools.history import Snapshot
+from orchestrator.tools.history.folder import FolderStore
+from orchestrator.words.model import Ending, TestOutcome, TestResult, TierPlan, TierResult, TierVerdict, Verdict
 
 CONFIG = "0" * 12
 

@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.model import (
+from orchestrator.mind.render.html import SCRIPTS, VERDICT_WORDS, headline, html_chunks, render_html
+from orchestrator.mind.render.report_data import Limits, TestColumns, data_chunks
+from orchestrator.mind.render.words import duration, line_ranges
+from orchestrator.words.model import (
     Attempt,
     Changes,
     Coverage,
@@ -29,9 +32,6 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.render.html import SCRIPTS, VERDICT_WORDS, headline, html_chunks, render_html
-from orchestrator.render.report_data import Limits, TestColumns, data_chunks
-from orchestrator.render.words import duration, line_ranges
 from tests.support.report_samples import (
     HOSTILE_NAMES,
     a_test,
@@ -43,7 +43,7 @@ from tests.support.report_samples import (
     tier_of,
 )
 
-ASSETS = Path(__file__).parents[2] / "orchestrator/render/assets"
+ASSETS = Path(__file__).parents[2] / "orchestrator/mind/render/assets"
 PASSED, FAILED, SKIPPED = TestOutcome.PASSED, TestOutcome.FAILED, TestOutcome.SKIPPED
 
 
@@ -428,7 +428,7 @@ def test_a_never_started_tier_claims_no_time() -> None:
 
 def test_rendering_imports_nothing_heavy() -> None:
     said = subprocess.run(
-        [sys.executable, "-c", "import orchestrator.render.html, sys; print(*sys.modules)"],
+        [sys.executable, "-c", "import orchestrator.mind.render.html, sys; print(*sys.modules)"],
         check=True,
         capture_output=True,
         text=True,

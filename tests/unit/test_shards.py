@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from pytest_mltiers import shards as plugin
 
-from orchestrator.judge import judge_tier
-from orchestrator.model import (
+from orchestrator.mind.judge import judge_tier
+from orchestrator.mind.shard_results import merge_shards
+from orchestrator.mind.shards import MOST, Timings, choose, incomplete, parse_shard, slowest, split
+from orchestrator.words.model import (
     Coverage,
     Ending,
     FileCoverage,
@@ -20,8 +22,6 @@ from orchestrator.model import (
     TierResult,
     Verdict,
 )
-from orchestrator.shard_results import merge_shards
-from orchestrator.shards import MOST, Timings, choose, incomplete, parse_shard, slowest, split
 
 TESTS = st.lists(st.text("abc/:é", min_size=1, max_size=6), unique=True, max_size=30)
 SECONDS = st.dictionaries(st.text("abc/:é", min_size=1, max_size=6), st.floats(0, 1000, allow_nan=False), max_size=30)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.failures import explain
-from orchestrator.gpu_marks import gpu_marks
-from orchestrator.judge import judge
-from orchestrator.model import (
+from orchestrator.mind.failures import explain
+from orchestrator.mind.gpu_marks import gpu_marks
+from orchestrator.mind.judge import judge
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.history import History
+from orchestrator.mind.render.comment import render_comment
+from orchestrator.mind.render.links import Links
+from orchestrator.mind.skipped import skipped_here
+from orchestrator.words.model import (
     Changes,
     Ending,
     Event,
@@ -22,11 +27,6 @@ from orchestrator.model import (
     TierVerdict,
     Verdict,
 )
-from orchestrator.records import Record
-from orchestrator.records.history import History
-from orchestrator.render.comment import render_comment
-from orchestrator.render.links import Links
-from orchestrator.skipped import skipped_here
 
 NOW = 1_700_000_000.0
 GIB = 2**30

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.model import PythonFacts
-from orchestrator.tracing import Measuring, core, measuring
+from orchestrator.mind.tracing import Measuring, core, measuring
+from orchestrator.words.model import PythonFacts
 
 PYTHON = PythonFacts(executable="python", version="3.12.1", pytest="9", xdist="3", cov="7")
 PLAIN = Measuring()

@@ -10,8 +10,8 @@ from itertools import count
 
 import pytest
 
-from orchestrator import tree
-from orchestrator.tree import Process, descendants, kill_until_gone, parse_ps, parse_stat
+from orchestrator.tools import tree
+from orchestrator.tools.tree import Process, descendants, kill_until_gone, parse_ps, parse_stat
 
 STAT = "4711 ({name}) S 17 4711 4711 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 0 0 18446744073709551615 1 1 0"
 

@@ -8,8 +8,15 @@ import re
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.errors import ExitCode
-from orchestrator.model import (
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.history import History
+from orchestrator.mind.render.charts import charts
+from orchestrator.mind.render.comment import render_comment
+from orchestrator.mind.render.html import render_html
+from orchestrator.mind.render.links import Links
+from orchestrator.mind.trends import LEAST, MOST, trends
+from orchestrator.words.errors import ExitCode
+from orchestrator.words.model import (
     Benchmark,
     Changes,
     Event,
@@ -20,13 +27,6 @@ from orchestrator.model import (
     Series,
     Verdict,
 )
-from orchestrator.records import Record
-from orchestrator.records.history import History
-from orchestrator.render.charts import charts
-from orchestrator.render.comment import render_comment
-from orchestrator.render.html import render_html
-from orchestrator.render.links import Links
-from orchestrator.trends import LEAST, MOST, trends
 from tests.support.past import MACHINE, NOW, past, run_record
 
 SHA = "b" * 40

@@ -9,9 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from orchestrator.config import Config, parse_config
-from orchestrator.event import GITHUB_EVENTS, parse_command
-from orchestrator.model import (
+from orchestrator.mind.config import Config, parse_config
+from orchestrator.mind.event import GITHUB_EVENTS, parse_command
+from orchestrator.mind.records import Record
+from orchestrator.mind.trust import (
+    Allowance,
+    Consent,
+    Ruled,
+    Standing,
+    apply_base,
+    gpu_minutes_today,
+    may_run_here,
+    may_start,
+)
+from orchestrator.words.model import (
     Command,
     Ending,
     Event,
@@ -21,17 +32,6 @@ from orchestrator.model import (
     TierResult,
     TierVerdict,
     Verdict,
-)
-from orchestrator.records import Record
-from orchestrator.trust import (
-    Allowance,
-    Consent,
-    Ruled,
-    Standing,
-    apply_base,
-    gpu_minutes_today,
-    may_run_here,
-    may_start,
 )
 
 HEAD, OLDER, NEWER = "a" * 40, "b" * 40, "c" * 40

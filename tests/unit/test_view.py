@@ -7,8 +7,13 @@ from itertools import permutations
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.judge import judge
-from orchestrator.model import (
+from orchestrator.mind.judge import judge
+from orchestrator.mind.plan import NOT_ASKED_FOR
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.encoding import decode, encode
+from orchestrator.mind.records.names import record_name
+from orchestrator.mind.view import view
+from orchestrator.words.model import (
     Changes,
     Coverage,
     Ending,
@@ -22,11 +27,6 @@ from orchestrator.model import (
     TierResult,
     Verdict,
 )
-from orchestrator.plan import NOT_ASKED_FOR
-from orchestrator.records import Record
-from orchestrator.records.encoding import decode, encode
-from orchestrator.records.names import record_name
-from orchestrator.view import view
 
 SHA = "a" * 40
 TIERS = ("unit", "gpu", "slow", "docs")

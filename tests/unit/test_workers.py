@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.config import parse_config
-from orchestrator.how import Machine
-from orchestrator.model import Changes, Ending, Event, Phases, PythonFacts, TestOutcome, TestResult, TierPlan
-from orchestrator.plan import Request, make_plan
-from orchestrator.readers.events import Session
-from orchestrator.records import Record
-from orchestrator.records.encoding import decode, encode
-from orchestrator.records.history import History
-from orchestrator.render.documents import plan_document
-from orchestrator.workers import fitting, phases_of
+from orchestrator.mind.config import parse_config
+from orchestrator.mind.how import Machine
+from orchestrator.mind.plan import Request, make_plan
+from orchestrator.mind.readers.events import Session
+from orchestrator.mind.records import Record
+from orchestrator.mind.records.encoding import decode, encode
+from orchestrator.mind.records.history import History
+from orchestrator.mind.render.documents import plan_document
+from orchestrator.mind.workers import fitting, phases_of
+from orchestrator.words.model import Changes, Ending, Event, Phases, PythonFacts, TestOutcome, TestResult, TierPlan
 from tests.support.past import MACHINE, NOW, result_of, run_record
 
 GIB = 1 << 30
@@ -84,7 +84,7 @@ def test_what_was_said_is_in_the_plans_document() -> None:
 
 
 def plan_document_of(tier: TierPlan) -> dict[str, object]:
-    from orchestrator.model import Plan
+    from orchestrator.words.model import Plan
 
     plan = Plan(
         config_path="ml-tiers.yml",

@@ -1,8 +1,8 @@
 """One side of a comparison: runs benchmarks only when it is told to, one at a time, and says what each took.
 
-Loaded with ``-p pytest_mltiers.lockstep`` by ``orchestrator/lockstep.py``, which starts two pytests, one on the base
-commit's source and one on the head's, and gives them turns. ``MLTIERS_LOCKSTEP`` names the two ends of pipes to it:
-``READ,WRITE``. One JSON object a line; first comes the task::
+Loaded with ``-p pytest_mltiers.lockstep`` by ``orchestrator/tools/lockstep.py``, which starts two pytests, one on the
+base commit's source and one on the head's, and gives them turns. ``MLTIERS_LOCKSTEP`` names the two ends of pipes to
+it: ``READ,WRITE``. One JSON object a line; first comes the task::
 
     {"watch": [NAME, ...], "roots": [FOLDER, ...], "move": [FROM, TO] or null, "rounds": false}
 

@@ -1,0 +1,1 @@
+"""Effects: what reads the situation, runs tiers here and elsewhere, reads and writes files, comments."""

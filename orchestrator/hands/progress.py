@@ -1,0 +1,189 @@
+"""Says on standard error what is happening while tiers run: bars on a terminal, plain lines and groups in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from msgspec import Struct, field
+
+from orchestrator.mind.render.words import SYMBOLS, budget, counts, duration, plural, shorten, visible
+from orchestrator.words.model import TierPlan, TierVerdict, Verdict
+
+if TYPE_CHECKING:
+    from orchestrator.hands.bars import Bars
+
+_INTERVAL = 0.25  # seconds between looks at an events file
+_LINE = 2000  # characters of one line that a tier printed
+_LISTED = 20  # failures named while a tier runs
+_LOG_INTERVAL = 15.0  # seconds between plain lines about a tier that goes on
+
+
+class _Tally(Struct):
+    budget: float
+    began: float
+    collected: int = 0
+    done: int = 0
+    failed: int = 0
+    said: float = 0.0
+    nodes: set[str] = field(default_factory=set)
+
+
+class Progress:
+    """Follows the events files of running tiers. ``grouped``: the log is GitHub's, which folds groups of lines."""
+
+    def __init__(self, stream: TextIO, *, terminal: bool = False, grouped: bool = False) -> None:
+        self._stream = stream
+        self._grouped = grouped
+        self._lock = threading.Lock()
+        self._tallies: dict[str, _Tally] = {}
+        self._bars = _bars(stream) if terminal else None
+
+    def close(self) -> None:
+        """Leave the terminal as it was, whatever became of the tiers."""
+        with self._lock:
+            self._tallies.clear()
+            if self._bars is not None:
+                self._bars.close()
+
+    def started(self, tier: TierPlan) -> None:
+        how = plural(tier.workers, "worker") if tier.workers > 1 else "serially"
+        self._tallies[tier.name] = _Tally(budget=tier.budget, began=time.monotonic(), said=time.monotonic())
+        self._line(f"▶ {tier.name}: {how}, budget {budget(tier.budget)}")
+        for note in (*tier.notes, *tier.details):
+            self._line(f"  {tier.name}: {note}")
+
+    def ended(self, tier: TierVerdict) -> None:
+        with self._lock:
+            self._tallies.pop(tier.name, None)
+            if self._bars is not None:
+                self._bars.remove(tier.name)
+        said = f"{SYMBOLS[tier.verdict]} {tier.name}: {tier.verdict}"
+        if tier.result is not None:
+            tests = counts(tier.result.counts, flaky=tier.result.flaky)
+            said += f" · {tests} · {duration(tier.result.seconds)} of {budget(tier.plan.budget)}"
+        self._line(said)
+        if tier.verdict is not Verdict.PASSED:
+            for reason in tier.reasons:
+                self._line(f"  {reason}")
+        if self._grouped and tier.result is not None and tier.result.output_tail.strip():
+            self._group(f"{tier.name}: what it printed last", tier.result.output_tail)
+
+    def comparing(self, name: str, where: str) -> None:
+        """Say from time to time how far a tier's comparison is."""
+        tally = self._tallies.get(name)
+        now = time.monotonic()
+        if tally is not None and now - tally.said >= _LOG_INTERVAL:
+            tally.said = now
+            self._line(f"  {name}: {where}, {duration(now - tally.began)} of {budget(tally.budget)}")
+
+    @contextlib.contextmanager
+    def following(self, name: str, events: Path) -> Iterator[None]:
+        """Tell of the tests of one tier as its events file grows."""
+        over = threading.Event()
+        reader = threading.Thread(target=self._follow, args=(name, events, over), name=f"progress {name}", daemon=True)
+        reader.start()
+        try:
+            yield
+        finally:
+            over.set()
+            reader.join(timeout=2)
+
+    def _follow(self, name: str, events: Path, over: threading.Event) -> None:
+        position, pending = 0, b""
+        while not over.wait(_INTERVAL):
+            with contextlib.suppress(OSError), events.open("rb") as file:
+                file.seek(position)
+                chunk = file.read(1 << 22)
+                position += len(chunk)
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    self._take(name, line)
+            self._draw(name)
+
+    def _take(self, name: str, line: bytes) -> None:
+        tally = self._tallies.get(name)
+        try:
+            event = json.loads(line)
+            kind = event["event"]
+        except (ValueError, TypeError, KeyError):
+            return  # the reader of results says what is wrong with a line; this only entertains
+        if tally is None:
+            return
+        if kind == "collected":
+            tally.collected = max(tally.collected, int(event.get("count") or 0))
+        elif kind == "phase" and event.get("outcome") == "failed":
+            node = str(event.get("nodeid"))
+            if node not in tally.nodes:
+                tally.nodes.add(node)
+                tally.failed += 1
+                if tally.failed > _LISTED:
+                    return
+                message = visible(str(event.get("message") or ""))[:160]
+                self._line(f"  {name}: FAILED {shorten(visible(node), 300)}{' · ' + message if message else ''}")
+                if tally.failed == _LISTED:
+                    self._line(f"  {name}: further failures are in the report")
+        elif kind == "retry":
+            self._try_again(name, tally, str(event.get("nodeid")))
+        if kind == "phase" and event.get("phase") == "teardown":
+            tally.done += 1
+
+    def _try_again(self, name: str, tally: _Tally, node: str) -> None:
+        """A failure that may yet turn out to be none."""
+        tally.done -= 1
+        if node in tally.nodes:
+            tally.nodes.remove(node)
+            tally.failed -= 1
+            if tally.failed < _LISTED:
+                self._line(f"  {name}: it is tried again")
+
+    def _draw(self, name: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            tally = self._tallies.get(name)
+            if tally is None:
+                return
+            if self._bars is not None:
+                said = self._status(tally, now)
+                self._bars.update(name, done=tally.done, total=tally.collected or None, said=said)
+                return
+        if now - tally.said >= _LOG_INTERVAL:
+            tally.said = now
+            self._line(f"  {name}: {self._status(tally, now)}")
+
+    @staticmethod
+    def _status(tally: _Tally, now: float) -> str:
+        of = f" of {tally.collected}" if tally.collected else ""
+        failed = f", {tally.failed} failed" if tally.failed else ""
+        return f"{tally.done}{of} tests{failed}, {duration(now - tally.began)} of {budget(tally.budget)}"
+
+    def _line(self, text: str) -> None:
+        with self._lock:
+            if self._bars is not None:
+                self._bars.say(text)
+            else:
+                self._stream.write(f"{text}\n")
+                self._stream.flush()
+
+    def _group(self, title: str, text: str) -> None:
+        """Lines that a reader of GitHub's log unfolds. What a test printed must not be taken for a workflow command."""
+        token = secrets.token_hex(16)
+        lines = [f"│ {shorten(visible(line), _LINE)}" for line in text.rstrip("\n").split("\n")]
+        self._line(
+            "\n".join([f"::group::{title}", f"::stop-commands::{token}", *lines, f"::{token}::", "::endgroup::"])
+        )
+
+
+def _bars(stream: TextIO) -> Bars | None:
+    """None where rich is not installed, as in the action's own environment: there is no terminal either."""
+    try:
+        from orchestrator.hands.bars import Bars
+    except ImportError:
+        return None
+    return Bars(stream)

@@ -1,0 +1,61 @@
+"""Results that were collected elsewhere: which tiers they are, what was planned for them, how they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from orchestrator.hands.collect import collect_tier
+from orchestrator.hands.recorded import find_parts, recorded_outcome, recorded_plan
+from orchestrator.mind.shard_results import merge_shards
+from orchestrator.words.errors import UsageError
+from orchestrator.words.model import Plan, TierPlan, TierResult
+
+_NOT_HERE = "no results of it were given"
+
+
+def read_parts(
+    plan: Plan, folders: Sequence[Path], *, root: Path, on_github: bool, promised: bool = False
+) -> tuple[Plan, dict[str, TierResult]]:
+    """The plan as far as these folders speak of it, and what they hold, by tier.
+
+    A tier that is here was run, whatever today's event would say. A tier that is not here is missing where a
+    ``plan.json`` beside the results says that it was to run, where ``on_github`` (the event is the one it was planned
+    for), or where it is ``promised`` (asked for by name); otherwise nobody promised it, and it is ``not-run``. Raises
+    UsageError for a folder that is none, or that holds nothing.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(
+                f"{folder}: there is no such folder", remedy="give folders laid out as `--out` writes them"
+            )
+    parts = find_parts(folders)
+    recorded = {name for folder in folders for name in recorded_plan(folder)}
+    if not parts and not promised:
+        given = ", ".join(str(folder) for folder in folders)
+        raise UsageError(f"{given}: no TIER/junit.xml in it", remedy="give folders laid out as `--out` writes them")
+    tiers = [
+        _as_reported(tier, found=tier.name in parts, promised=on_github, recorded=tier.name in recorded)
+        for tier in plan.tiers
+    ]
+    known = {tier.name for tier in tiers}
+    tiers += [TierPlan(name=name, run=True, reason="reported", coverage=False) for name in parts if name not in known]
+    plan = replace(plan, tiers=tuple(tiers))
+    return plan, {name: _read_tier(plan.tier(name), found, root) for name, found in parts.items()}
+
+
+def _as_reported(tier: TierPlan, *, found: bool, promised: bool, recorded: bool) -> TierPlan:
+    if found or recorded:
+        return replace(tier, run=True, reason="reported")
+    return tier if promised or not tier.run else replace(tier, run=False, reason=_NOT_HERE)
+
+
+def _read_tier(plan: TierPlan, folders: Sequence[Path], root: Path) -> TierResult:
+    return merge_shards([read_part(plan, folder, root=root) for folder in folders])
+
+
+def read_part(plan: TierPlan, folder: Path, *, root: Path) -> TierResult:
+    """One folder with results of a tier, as it was left elsewhere."""
+    return collect_tier(plan, recorded_outcome(plan.name, folder), folder, root=root)

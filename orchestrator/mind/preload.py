@@ -1,0 +1,249 @@
+"""What a tier's tests import, read from their text, and whether its workers may be forked from one process. Pure.
+
+Only what a file imports when it is imported itself counts (a statement at the left margin): that is what every worker
+does before its first test, and what one process can do for all of them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from msgspec.structs import replace
+
+from orchestrator.words.model import Keeping, PythonFacts, Suite, TierPlan, Warmth
+
+MOST_FILES = 3000
+
+_IMPORT = re.compile(
+    r"^(?:from[ \t]+(?P<source>\.*[\w.]*)[ \t]+import[ \t]*(?:\((?P<many>[^)]*)\)|(?P<few>[^\n#;]*))"
+    r"|import[ \t]+(?P<modules>[^\n#;]+))",
+    re.MULTILINE,
+)
+_SETS = re.compile(
+    r"""(?:environ\[\s*["'](\w+)["']\s*\]\s*=[^=]|environ\.setdefault\(\s*["'](\w+)["']|putenv\(\s*["'](\w+)["'])"""
+)
+_REWRITES = re.compile(
+    r"register_assert_rewrite\(([^)]*)\)|^pytest_plugins\s*(?::[^=\n]*)?=\s*([(\[][^)\]]*|[^\n]*)", re.M
+)
+_STRING = re.compile(r"""["']([\w.]+)["']""")
+_PLUGIN_OPTION = re.compile(r"(?:^|[\s\"'])-p[\s\"',=]*([A-Za-z_][\w.]*)")
+
+_OPTIMISES = re.compile(r"\boptim\b")
+LAZY = "torch._dynamo"
+"""What torch imports when the first optimiser is made: as long as torch itself."""
+
+Read = Callable[[str], str | None]
+"""The text of a file by its POSIX path from the project's root; None: there is none."""
+
+
+def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: Iterable[str] = ()) -> Suite:
+    """What these test files, and the project's files that they import, bring with them.
+
+    ``tests``: paths from the root, conftests first. ``roots``: folders that the project's own packages lie in ("" is
+    the root). ``settings``: the text of pytest's configuration files, and further arguments.
+    """
+    outside: dict[str, None] = {}
+    own: set[str] = set()
+    sets: set[str] = set()
+    rewritten: set[str] = set()
+    tests = list(dict.fromkeys(tests))
+    waiting = [path for path in tests if path.endswith("conftest.py")]
+    later = [path for path in tests if not path.endswith("conftest.py")]
+    seen = set(tests)
+    first = 0  # how many modules the conftests, and what they import, have brought
+    optimises = False
+    while waiting or later:
+        if not waiting:
+            waiting, later, first = later, [], len(outside)
+        path = waiting.pop(0)
+        text = read(path)
+        if text is None or len(seen) > MOST_FILES:
+            continue
+        optimises = optimises or _OPTIMISES.search(text) is not None
+        own.update(_names(path, read))
+        sets.update(name for found in _SETS.findall(text) for name in found if name)
+        for found in _REWRITES.findall(text):
+            rewritten.update(name.partition(".")[0] for part in found for name in _STRING.findall(part))
+        folder = path.rpartition("/")[0]
+        for module, children in _imports(text, folder):
+            files = list(_files(module, children, (*roots, folder), read))
+            if files:
+                if "/" not in module:
+                    own.add(module.partition(".")[0])
+                waiting += [file for file in files if file not in seen]
+                seen.update(files)
+            elif "/" not in module:
+                outside.setdefault(module)
+    for text in settings:
+        rewritten.update(name.partition(".")[0] for name in _PLUGIN_OPTION.findall(text))
+    left_alone = own | rewritten | sys.stdlib_module_names | {"pytest", "_pytest"}
+    if optimises and any(module.partition(".")[0] == "torch" for module in outside):
+        outside.setdefault(LAZY)
+    taken = [[m for m in part if m.partition(".")[0] not in left_alone] for part in _cut(list(outside), first)]
+    return Suite(
+        modules=tuple(taken[0]),
+        later=tuple(taken[1]),
+        own=tuple(sorted(own)),
+        rewritten=tuple(sorted(rewritten)),
+        sets=tuple(sorted(sets)),
+    )
+
+
+def _cut(names: list[str], at: int) -> tuple[list[str], list[str]]:
+    return names[:at], names[at:]
+
+
+def _imports(text: str, folder: str) -> Iterator[tuple[str, list[str]]]:
+    """(module, names taken from it) of each import. A relative one gives a path: ``tests/unit/helpers``."""
+    for match in _IMPORT.finditer(text):
+        if match["modules"] is not None:
+            for part in match["modules"].split(","):
+                yield part.split(" as ")[0].strip(), []
+            continue
+        source = match["source"]
+        names = [name.split(" as ")[0].strip() for name in (match["many"] or match["few"] or "").split(",")]
+        names = [name for name in names if name.isidentifier()]
+        module = source.lstrip(".")
+        dots = len(source) - len(module)
+        if not dots:
+            yield module, names
+            continue
+        base = folder.split("/")
+        base = base[: len(base) - dots + 1] if folder else []
+        yield "/".join([*base, *filter(None, module.split("."))]) + ("/" if not module else ""), names
+
+
+def _files(module: str, children: Sequence[str], roots: Sequence[str], read: Read) -> Iterator[str]:
+    """The project's files that an import of this module, or of these from it, executes."""
+    parts = [part for part in re.split(r"[./]", module) if part]
+    for root in dict.fromkeys(("",) if "/" in module else roots):
+        prefix = f"{root}/" if root else ""
+        found = []
+        for end in range(1, len(parts) + 1):
+            found += _one(prefix + "/".join(parts[:end]), read)
+        for child in children:  # also where there is no file for the module: a folder need not have an __init__.py
+            found += _one("/".join([*filter(None, [root]), *parts, child]), read)
+        if found:
+            yield from found
+            return
+
+
+def _one(stem: str, read: Read) -> list[str]:
+    return [path for path in (f"{stem}/__init__.py", f"{stem}.py") if read(path) is not None]
+
+
+def _names(path: str, read: Read) -> Iterator[str]:
+    """The top-level name that pytest or an import may know this file by."""
+    folder, _, file = path.rpartition("/")
+    name = file.removesuffix(".py")
+    while folder and read(f"{folder}/__init__.py") is not None:
+        folder, _, name = folder.rpartition("/")
+    yield name
+
+
+def warmth(
+    wanted: bool | str,
+    modules: Sequence[str] | str,
+    suite: Suite | None,
+    python: PythonFacts,
+    *,
+    workers: int,
+    gpus: int,
+    threads: str | None = None,
+) -> Warmth | None:
+    """Whether the tier's workers are forked, and why not. ``wanted``, ``modules``: `warm` and `preload` as configured;
+    ``threads``: how many OpenBLAS is told to start in each worker.
+
+    None: there is nothing to fork, or nobody wants it. Of one process alone, which can only be forked from a process
+    that is kept for the run, it is not said why it is not.
+    """
+    found = _warmth(wanted, modules, suite, python, gpus=gpus, threads=threads)
+    return found if workers > 1 or (found is not None and found.warm) else None
+
+
+def _warmth(
+    wanted: bool | str,
+    modules: Sequence[str] | str,
+    suite: Suite | None,
+    python: PythonFacts,
+    *,
+    gpus: int,
+    threads: str | None,
+) -> Warmth | None:
+    if wanted is False:
+        return None
+    if suite is None:
+        return Warmth(warm=False, reason="only on Linux")
+    if not python.version.startswith("3.") or tuple(map(int, python.version.split(".")[:2])) < (3, 10):
+        return Warmth(warm=False, reason=f"Python {python.version} is older than 3.10")
+    if gpus and wanted == "auto":
+        return Warmth(warm=False, reason="the tier has GPUs, and a CUDA context cannot be forked; `warm: true` forks")
+    if modules != "auto":
+        early = tuple(module for module in modules if module in suite.modules)
+        suite = replace(suite, modules=early, later=tuple(module for module in modules if module not in early))
+    if not (suite.modules or suite.later) and wanted == "auto":
+        return Warmth(warm=False, reason="the tests import nothing that could be imported for all of them")
+    if threads != "1" and wanted == "auto":
+        count = f"{threads} threads" if threads else "threads for every core"
+        return Warmth(warm=False, reason=f"NumPy starts {count} when it is imported, and threads cannot be forked")
+    sets = () if wanted is True else suite.sets
+    return Warmth(warm=True, reason="", suite=replace(suite, sets=sets))
+
+
+def keeping(tiers: Sequence[TierPlan]) -> Keeping | None:
+    """The process to keep for a run of these tiers, and which of them are to be forked from it; None: for none.
+
+    It imports what all of these tiers import: one that had imported more could be told apart. A tier that has less than
+    half of that in common with those before it is not one of them. For one tier alone it imports what its controller
+    needs, too, or what its tests are sure to.
+    """
+    warm = [
+        tier for tier in tiers if tier.run and tier.where == "here" and tier.warmth is not None and tier.warmth.warm
+    ]
+    warm.sort(key=lambda tier: (bool(tier.needs), -tier.priority))
+    if not warm:
+        return None
+    first = warm[0]
+    common = _brought(first)
+    served = [first]
+    for tier in warm[1:]:
+        shared = [module for module in common if module in _brought(tier)]
+        alike = tier.command[:1] == first.command[:1] and tier.env == first.env
+        if alike and 2 * len(shared) >= len(common):
+            common = shared
+            served.append(tier)
+    if len(served) == 1:
+        early = _suite(first).modules if first.workers > 1 else [module for module in common if module != LAZY]
+        common = [module for module in common if module in early]
+    suites = [_suite(tier) for tier in served]
+    return Keeping(
+        python=first.command[0],
+        env=first.env,
+        modules=tuple(common),
+        own=tuple(sorted({name for suite in suites for name in suite.own})),
+        rewritten=tuple(sorted({name for suite in suites for name in suite.rewritten})),
+        tiers=frozenset(tier.name for tier in served),
+    )
+
+
+def _suite(tier: TierPlan) -> Suite:
+    return tier.warmth.suite if tier.warmth is not None else Suite()
+
+
+def _brought(tier: TierPlan) -> list[str]:
+    suite = _suite(tier)
+    return [*suite.modules, *suite.later]
+
+
+def said(warmth: Warmth, *, workers: int) -> str:
+    """The plan's note about it."""
+    if not warmth.warm:
+        return f"plain workers: {warmth.reason}"
+    who = "warm workers" if workers > 1 else "warm"
+    names = list(dict.fromkeys(module.partition(".")[0] for module in (*warmth.suite.modules, *warmth.suite.later)))
+    if not names:
+        return f"{who}: forked from one process"
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return f"{who}: forked from one process that has imported what there is of {shown}"

@@ -1,0 +1,1 @@
+"""What everything is said in: frozen values, enums, exit codes, the environment as it was read once."""
