@@ -72,6 +72,7 @@ $(BIN)/python:
 	@echo "installing torch, the example's requirements and mltiers into .venv (a minute or two, once)"
 	@$(PIP) -r requirements/torch.txt
 	@$(PIP) -c requirements/torch.txt -r requirements/example.txt --editable .
+	@$(BIN)/python -m compileall -q orchestrator plugin/src  # pip leaves out what is editable
 	@touch $@
 
 .venv/.dev: requirements/dev.txt .venv/.demo
