@@ -266,12 +266,37 @@ def test_an_interrupted_test_has_started_and_never_ends(run_suite, stop, code):
     assert not run.of("start", nodeid="test_it.py::test_c")
 
 
-def test_a_process_that_dies_leaves_what_it_did_until_then(run_suite):
-    run = run_suite("import os\ndef test_a(): pass\ndef test_b(): os._exit(9)")
+DIES_IN = {
+    SETUP: ("def test_b(dies): pass", []),
+    CALL: ("def test_b(): os._exit(9)", []),  # a setup in which nothing happened is told of with the call
+    "call, after a setup with something in it": ("def test_b(slow): os._exit(9)", [SETUP]),
+    TEARDOWN: ("def test_b(dies_late): pass", [SETUP, CALL]),
+}
+
+
+@pytest.mark.parametrize("place", DIES_IN)
+def test_a_process_that_dies_leaves_what_it_did_until_then(run_suite, place):
+    test, told = DIES_IN[place]
+    run = run_suite(
+        f"""
+        import os, pytest, time
+        @pytest.fixture
+        def slow(): time.sleep(0.002)
+        @pytest.fixture
+        def dies(): os._exit(9)
+        @pytest.fixture
+        def dies_late():
+            yield
+            os._exit(9)
+        def test_a(): pass
+        {test}
+        """
+    )
 
     assert run.code == 9
-    assert run.phases("test_a")[-1] == (1, TEARDOWN, "passed")
-    assert run.phases("test_b") == [(1, SETUP, "passed")]
+    assert run.phases("test_a") == [(1, phase, "passed") for phase in (SETUP, CALL, TEARDOWN)]
+    assert len(run.of("start", nodeid="test_it.py::test_b")) == 1
+    assert run.phases("test_b") == [(1, phase, "passed") for phase in told]
     assert not run.of("end")
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Generator, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 import pytest
@@ -20,6 +21,13 @@ from pytest_mltiers.reports import describe, is_part, one_line, text_of
 from pytest_mltiers.stream import EventStream
 
 _PHASES = frozenset(("setup", "call", "teardown"))
+
+_PASSED = {phase: f',"phase":"{phase}","outcome":"passed","seconds":' for phase in _PHASES}
+_HELD = 1_000
+"""Microseconds of a setup that is told of together with what comes next: a third of what the stream costs a short test.
+That the test began is told before it, and that is what is known of a process that dies in its call."""
+
+_quoted = encode_basestring_ascii  # a string as JSON, in ASCII
 
 
 class EventsWarning(pytest.PytestWarning):
@@ -117,7 +125,8 @@ class TestEvents:
         self.root = str(session.config.rootpath)
         self.attempts: dict[str, int] = {}
         self.deselected = 0
-        self.began = self.told = self.stream.now()  # the running test, and the last event of it
+        self.running = self.about = ""  # the running test, and what every line of it says
+        self.began = self.told = self.stream.microseconds()  # its start, and its last event
         self.ahead: list[pytest.TestReport] = []  # told of before pytest logs them
 
     @pytest.hookimpl(tryfirst=True)
@@ -145,7 +154,7 @@ class TestEvents:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if not any(report is told for told in self.ahead):
+        if not self.ahead or not any(report is told for told in self.ahead):
             self._tell(report)
 
     def tell_ahead(self, report: pytest.TestReport) -> None:
@@ -162,33 +171,36 @@ class TestEvents:
         """Tells that an attempt at a test begins."""
         attempt = self.attempts.get(nodeid, 0) + 1
         self.attempts[nodeid] = attempt
-        self.began = self.told = self.stream.now()
-        self.stream.write(
-            {
-                "event": "start",
-                "time": self.began,
-                "worker": self.worker,
-                "nodeid": nodeid,
-                "attempt": attempt,
-            }
-        )
+        self.running = nodeid
+        self.about = about = f'"worker":{_quoted(self.worker)},"nodeid":{_quoted(nodeid)},"attempt":{attempt}'
+        self.began = self.told = now = self.stream.microseconds()
+        self.stream.append(f'{{"event":"start","time":{now}e-6,{about}}}\n')
 
     def _tell(self, report: pytest.TestReport) -> None:
-        nodeid = report.nodeid
-        now = self.stream.now()
-        seconds = report.duration
-        if not 0.0 <= seconds <= now - self.began + 1.0:
-            seconds = now - self.told  # freezegun stops pytest's own clock, and sets it to other years
+        now = self.stream.microseconds()
+        took = report.duration * 1e6
+        if not 0.0 <= took <= now - self.began + 1e6:
+            took = now - self.told  # freezegun stops pytest's own clock, and sets it to other years
         self.told = now
+        nodeid, phase = report.nodeid, report.when
+        passed = _PASSED.get(phase) if report.outcome == "passed" and type(report) is pytest.TestReport else None
+        if passed and nodeid == self.running and not report.longrepr and not hasattr(report, "wasxfail"):
+            # What most lines say, without a dictionary and an encoder: it is there three times for every test.
+            line = f'{{"event":"phase","time":{now}e-6,{self.about}{passed}{took:.0f}e-6}}\n'
+            if phase == "setup" and took < _HELD:
+                self.stream.hold(line)
+            else:
+                self.stream.append(line)
+            return
         fields: dict[str, object] = {
             "event": "subtest" if is_part(report) else "phase",
-            "time": now,
+            "time": now / 1e6,
             "worker": self.worker,
             "nodeid": nodeid,
             "attempt": self.attempts.get(nodeid, 1),
-            "phase": report.when,
+            "phase": phase,
             "outcome": report.outcome,
-            "seconds": round(seconds, 6),
+            "seconds": round(took) / 1e6,
         }
         if report.longrepr or hasattr(report, "wasxfail"):
             fields.update(self._described(report))
