@@ -40,7 +40,8 @@ class LongestFirst(LoadScheduling):  # type: ignore[misc]  # xdist is not there 
                 self.collection, seconds=self.order.seconds, first=self.order.first, workers=len(self.nodes)
             )
             for node in self.nodes:  # the longest to each, before anybody gets a second
-                self._give(node)
+                index = self.pending.take(node, self.clock())
+                self._send(node, [] if index is None else [index])
         for node in self.nodes:
             self.check_schedule(node)
 
@@ -49,10 +50,19 @@ class LongestFirst(LoadScheduling):  # type: ignore[misc]  # xdist is not there 
         if node.shutting_down or self.collection is None:
             return
         running = self.node2pending[node]
-        while len(running) < 2 or (len(running) < MOST and self._ahead(node) < AHEAD):
-            if not self._give(node):
-                node.shutdown()
-                return
+        if len(running) >= 2 and (len(running) > MOST // 2 or self._ahead(node) >= AHEAD):
+            return
+        # Filled to twice what it must have, so that not every short test costs a message.
+        ahead, wanted = self._ahead(node), []
+        index: int | None = None
+        while len(running) + len(wanted) < 2 or (len(running) + len(wanted) < MOST and ahead < 2 * AHEAD):
+            index = self.pending.take(node, self.clock())
+            if index is None:
+                break
+            ahead += self.pending.seconds[index] if running or wanted else 0.0
+            wanted.append(index)
+        if not self._send(node, wanted) or index is None:
+            node.shutdown()
 
     def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
         self.pending.ended(node, item_index, self.clock())
@@ -63,17 +73,17 @@ class LongestFirst(LoadScheduling):  # type: ignore[misc]  # xdist is not there 
             self.pending.drop(node)
         return super().remove_node(node)  # type: ignore[no-any-return]
 
-    def _give(self, node: Any) -> bool:
-        index = self.pending.take(node, self.clock())
-        if index is None:
-            return False
-        self.node2pending[node].append(index)
+    def _send(self, node: Any, indices: list[int]) -> bool:
+        """Hand tests to a worker, unless it is no more."""
+        if not indices:
+            return True
+        self.node2pending[node] += indices
         try:
-            node.send_runtest_some([index])
+            node.send_runtest_some(indices)
         except OSError:
-            # It died since: of an earlier test, before this one could reach it. xdist hears of that next (`errordown`).
-            self.node2pending[node].remove(index)
-            self.pending.extend([index])
+            # It died since: of an earlier test, before these could reach it. xdist hears of that next (`errordown`).
+            del self.node2pending[node][-len(indices) :]
+            self.pending.extend(indices)
             return False
         return True
 
