@@ -311,6 +311,20 @@ def test_what_is_left_out_takes_its_package_along(run, installed, when):
     assert done.told == ["imported"] * (2 if when == "modules" else 1)
 
 
+def test_what_took_long_is_imported_once_whatever_follows_is_unfit(run, installed):
+    slow = "import time; time.sleep(0.4)\n"  # more than relay.WORTH
+    (installed / "heavy.py").write_text(slow + COUNTED)
+    (installed / "good.py").write_text(slow)
+    for name in ("old", "older"):
+        (installed / f"{name}.py").write_text(WARNS)
+    suite = "import heavy, good\n@__import__('pytest').mark.parametrize('n', range(4))\ndef test_it(n): pass\n"
+    done = run(suite, warm={"modules": [], "later": ["heavy", "old", "good", "older"]})
+    assert done.code == 0, done.out
+    assert done.report["modules"] == ["heavy", "good"]
+    assert set(done.report["without"]) == {"old", "older"}
+    assert done.told == ["imported"]
+
+
 def test_a_part_of_a_package_that_is_imported_is_left_out_alone(run, installed):
     (installed / "new").mkdir()
     (installed / "new" / "__init__.py").write_text("")

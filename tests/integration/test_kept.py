@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from orchestrator.tools.kept import KEPT, Kept
 from orchestrator.tools.process import Cancellation, ProcessOutcome, supervise
+from orchestrator.tools.tree import process_table
 from orchestrator.words.model import Keeping
 from tests.overruns.harness import PLUGIN, keep
 from tests.support.project import Project
@@ -224,6 +226,26 @@ def test_a_module_that_is_unfit_is_left_out_by_all(go: Go, suite: Path, env: dic
     assert run.report["kept"], run.report
     assert set(run.report["without"]) == {"warns", "forks"}  # type: ignore[call-overload]
     assert run.report["modules"] == ["good"]
+
+
+def test_what_took_long_is_not_imported_again_for_want_of_what_follows(
+    go: Go, suite: Path, env: dict[str, str], installed: Path
+) -> None:
+    """The process that goes on is a child of the one that we started; it serves, and it ends, like that one."""
+    counted = "import time\ntime.sleep(0.4)\nwith open(__file__ + '.seen', 'a') as file: print('imported', file=file)\n"
+    (installed / "slow.py").write_text(counted)
+    for name in ("warns", "complains"):
+        (installed / f"{name}.py").write_text("import warnings\nwarnings.warn('old')\n")
+    order: dict[str, object] = {"modules": ["ctypes", "slow", "warns", "complains"]}
+    with keep(suite, env, "slow", "warns", "complains") as kept:
+        (first,) = KEPT
+        runs = [go("def test_it(): pass\n", kept=kept, order=order, workers=n) for n in (0, 2)]
+        (server,) = (os.pidfd_open(process.pid) for process in process_table().values() if process.parent == first)
+    assert [run.report["kept"] for run in runs] == [True, True]
+    assert [set(run.report["without"]) for run in runs] == [{"warns", "complains"}] * 2  # type: ignore[call-overload]
+    assert (installed / "slow.py.seen").read_text().splitlines() == ["imported"]
+    assert select.select([server], [], [], 20.0)[0], "it has not ended"
+    os.close(server)
 
 
 def test_one_that_is_gone_costs_nothing_but_time(go: Go, suite: Path, env: dict[str, str]) -> None:

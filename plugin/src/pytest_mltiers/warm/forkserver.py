@@ -24,8 +24,8 @@ from typing import Any, NoReturn
 from _mltiers_warm import WARM_VARIABLE
 from _mltiers_warm.child import die_with_parent, fresh_start, run_and_leave, standard_streams
 from _mltiers_warm.preload import why_not_now
+from _mltiers_warm.relay import ANOTHER_TRY
 
-ANOTHER_TRY = 75  # the exit code of a copy that raised it
 PATIENCE = 5.0  # seconds for a shim to say what it wants
 FREE = ("COV_CORE_", "MLTIERS_", "PYTEST_")
 """Variables that pytest and its plugins set between the controller's start and the workers'."""

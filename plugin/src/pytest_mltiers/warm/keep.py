@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from _mltiers_warm.child import die_with_parent, retitle, standard_streams
 from _mltiers_warm.forkserver import FREE
 from _mltiers_warm.preload import WatchedEnvironment, settle, why_not_now
+from _mltiers_warm.relay import Relay
 
 OURS = ("COVERAGE_FILE",)
 """Set for each tier by us, to a file of its own; nobody but coverage reads it."""
@@ -45,7 +46,7 @@ def main(run: Any, start: ModuleType, descriptor: int, folder: str, module: str)
     known, environment = set(sys.modules), dict(os.environ)
     watched = WatchedEnvironment()
     try:
-        run.import_first(watched)
+        run.import_first(watched, Relay())
     finally:
         watched.stop()
     settle()

@@ -14,7 +14,7 @@ import site
 import sys
 import sysconfig
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -87,7 +87,7 @@ class Surroundings:
     sets: frozenset[str] = frozenset()  # environment variables that the suite's files set when they are imported
 
 
-def preload(modules: Sequence[str], around: Surroundings, environment: WatchedEnvironment) -> tuple[str, ...]:
+def preload(modules: Iterable[str], around: Surroundings, environment: WatchedEnvironment) -> tuple[str, ...]:
     """Import ``modules`` in this order. Returns those that exist.
 
     Raises Unfit for the first that must not be imported ahead: this process is then of no use, but one that leaves

@@ -19,16 +19,18 @@ import json
 import os
 import sys
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from _mltiers_warm.preload import Unfit
+    from _mltiers_warm.relay import Relay
 
 OURS = "_mltiers_warm"
 BASE = ("pytest", "execnet")  # what every controller and worker imports, and pytest does not rewrite
-TRIES = 3  # modules that are found unfit before the others are not tried: each costs an import of all before it
+TRIES = 3  # modules that are found unfit before the others are not tried: each costs an import of some before it
 SAFE_PATH = bool(getattr(sys.flags, "safe_path", False))
 
 
@@ -80,6 +82,7 @@ class Run:
         self.done = done
         self.kept = bool(done)
         self.taken = seconds
+        self.without: dict[str, str] = {}
         self._read()
 
     def go(self, watched: Any) -> NoReturn:
@@ -109,18 +112,25 @@ class Run:
     def _read(self) -> None:
         with open(self.file, encoding="utf-8") as stream:  # noqa: PTH123
             self.told: dict[str, Any] = json.load(stream)
-        self.without: dict[str, str] = self.told.setdefault("without", {})
+        self.without = {**self.told.get("without", {}), **self.without}
+        self.told["without"] = self.without
 
-    def import_first(self, watched: Any) -> None:
-        """Import what the controller needs too. Returns only in a process that may be forked."""
+    def import_first(self, watched: Any, relay: Relay | None = None) -> None:
+        """Import what the controller needs too. Returns only in a process that may be forked: another one than called
+        it, where there is a ``relay``.
+        """
         from _mltiers_warm.preload import NotWarm, Unfit, preload, why_not_now  # noqa: PLC0415
+        from _mltiers_warm.relay import ANOTHER_TRY  # noqa: PLC0415
 
         try:
             # One process alone imports the rest itself, if it comes to that.
-            wanted = () if self.told.get("alone") else (*BASE, *self._wanted("modules"))
+            wanted = () if self.told.get("alone") else chain(BASE, self._in_turn("modules", relay))
             self.done = (*self.done, *preload(wanted, self.around(), watched))
         except Unfit as unfit:
             self._leave_out(unfit, "modules")
+            if relay is not None and relay.used:
+                self._write(self.told)
+                os._exit(ANOTHER_TRY)
             self._again(unfit.module)
         except NotWarm as reason:
             self.plain(str(reason))
@@ -132,10 +142,11 @@ class Run:
         """Import what workers need besides, in a copy of this process. Returns whether it may be forked."""
         from _mltiers_warm.forkserver import AnotherTry  # noqa: PLC0415
         from _mltiers_warm.preload import NotWarm, Unfit, preload, why_not_now  # noqa: PLC0415
+        from _mltiers_warm.relay import Relay  # noqa: PLC0415
 
         self._read()
         try:
-            done = (*self.done, *preload(self._wanted("later"), self.around(), watched))
+            done = (*self.done, *preload(self._in_turn("later", Relay()), self.around(), watched))
             why = why_not_now()
         except Unfit as unfit:
             self._leave_out(unfit, "later")
@@ -146,6 +157,15 @@ class Run:
         modules = [] if why else self._named(done)
         self.report(warm=why is None, reason=why, modules=modules)
         return why is None
+
+    def _in_turn(self, when: str, relay: Relay | None) -> Iterator[str]:
+        """What is wanted, one by one, each as late as possible: another try leaves out more than the one before."""
+        for name in self._wanted(when):
+            if relay is not None and relay.pays(name):
+                relay.stay_behind()
+                self._read()
+            if name in self._wanted(when):
+                yield name
 
     def _wanted(self, when: str) -> list[str]:
         left = tuple(f"{name}." for name in self.without)
