@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from orchestrator.tools.process import Containment, supervise  # noqa: E402
-from orchestrator.words.model import Ending  # noqa: E402
+from orchestrator.words.results import Ending  # noqa: E402
 from tests.overruns.culprits import CULPRITS, Culprit  # noqa: E402
 from tests.overruns.harness import observe, pytest_command, suite_environment, write_suite  # noqa: E402
 

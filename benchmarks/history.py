@@ -35,7 +35,8 @@ from orchestrator.mind.records.names import parse_record_name, record_name, sket
 from orchestrator.tools.history.branch import BranchStore  # noqa: E402
 from orchestrator.tools.history.compaction import compact, due  # noqa: E402
 from orchestrator.words.errors import ExitCode  # noqa: E402
-from orchestrator.words.model import (  # noqa: E402
+from orchestrator.words.plan import TierPlan  # noqa: E402
+from orchestrator.words.results import (  # noqa: E402
     Attempt,
     Benchmark,
     Coverage,
@@ -43,11 +44,9 @@ from orchestrator.words.model import (  # noqa: E402
     FileCoverage,
     TestOutcome,
     TestResult,
-    TierPlan,
     TierResult,
-    TierVerdict,
-    Verdict,
 )
+from orchestrator.words.verdict import TierVerdict, Verdict  # noqa: E402
 from tests.loopback_github import LoopbackGitHub  # noqa: E402
 
 CONFIG, TIER = "0123456789ab", "unit"

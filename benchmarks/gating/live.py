@@ -19,7 +19,7 @@ from orchestrator.mind.readers.comparison import comparison_document
 from orchestrator.tools.git import Git
 from orchestrator.tools.process import Cancellation
 from orchestrator.words.environment import Environment
-from orchestrator.words.model import TierPlan
+from orchestrator.words.plan import TierPlan
 
 BUDGET = 300.0
 

@@ -9,7 +9,7 @@ from statistics import NormalDist, median
 from typing import Any
 
 from orchestrator.mind.compare import block_value, estimate
-from orchestrator.words.model import Change
+from orchestrator.words.results import Change
 
 Block = dict[str, Any]
 

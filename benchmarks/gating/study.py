@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.gating.rules import PEERS, Block, Rule, between, ours, values
-from orchestrator.words.model import Change
+from orchestrator.words.results import Change
 
 RUN_LENGTH = 4
 RECORDINGS = 100  # drawn from the recording

@@ -18,7 +18,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from orchestrator.tools.git import Git, GitError
-from orchestrator.words.model import Event
+from orchestrator.words.event import Event
 
 # Files that say what is installed. What is installed here was chosen by the head's.
 _ENVIRONMENT = ("requirements*.txt", "*.lock", "pdm.lock", "Pipfile", "environment*.y*ml", "pyproject.toml", "setup.py")

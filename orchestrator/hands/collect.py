@@ -28,7 +28,8 @@ from orchestrator.mind.records.contexts import read_contexts
 from orchestrator.mind.render.documents import result_document
 from orchestrator.mind.workers import phases_of
 from orchestrator.tools.evidence import MOST_BYTES, lines, read_file
-from orchestrator.words.model import (
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import (
     Benchmark,
     Coverage,
     Ending,
@@ -38,7 +39,6 @@ from orchestrator.words.model import (
     ShardPart,
     TestOutcome,
     TestResult,
-    TierPlan,
     TierResult,
 )
 

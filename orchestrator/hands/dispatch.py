@@ -28,7 +28,7 @@ from orchestrator.mind.dispatched import (
 from orchestrator.tools.github import AnswerLost, Forbidden, GitHub, GithubError, NotFound, WorkflowRun
 from orchestrator.tools.history import HistoryError, Snapshot, Store
 from orchestrator.words.errors import InfrastructureError
-from orchestrator.words.model import Plan, TierPlan
+from orchestrator.words.plan import Plan, TierPlan
 
 LISTED_WITHIN = 90.0  # seconds after which a run that was started is surely listed
 _SKEW = 3600.0  # between this machine's clock and GitHub's

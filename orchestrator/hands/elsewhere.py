@@ -28,7 +28,9 @@ from orchestrator.mind.dispatched import (
 from orchestrator.mind.judge import NOTHING_CHANGED, judge_tier
 from orchestrator.tools.history import HistoryError
 from orchestrator.words.errors import InfrastructureError, UsageError
-from orchestrator.words.model import Ending, Plan, TierPlan, TierResult, Verdict
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Ending, TierResult
+from orchestrator.words.verdict import Verdict
 
 _GOOD = (Verdict.PASSED, Verdict.FLAKY)
 _RUNS_OF = 30 * 86400.0  # seconds in which the parts of one tier are looked for: GitHub ends a run after 35 days

@@ -29,7 +29,9 @@ from orchestrator.mind.render.words import duration
 from orchestrator.mind.shard_results import merge_shards
 from orchestrator.tools.github import RateLimited
 from orchestrator.words.errors import InfrastructureError
-from orchestrator.words.model import TierPlan, TierResult, Verdict
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import TierResult
+from orchestrator.words.verdict import Verdict
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0  # seconds between looks
 CANCEL_PATIENCE = 90.0  # seconds for what a cancelled run still has to say

@@ -29,7 +29,8 @@ from orchestrator.tools.github import GitHub
 from orchestrator.tools.interpreter import Question, find_python
 from orchestrator.words.environment import Environment
 from orchestrator.words.errors import ConfigError, InfrastructureError, UsageError
-from orchestrator.words.model import ChangedFile, Changes, Event, PythonFacts
+from orchestrator.words.event import ChangedFile, Changes, Event
+from orchestrator.words.plan import PythonFacts
 
 MAX_CONFIG_BYTES = 1 << 20
 _FOR_THE_COMMENT = 3.0  # seconds

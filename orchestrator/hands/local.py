@@ -40,7 +40,9 @@ from orchestrator.tools.process import Cancellation, ProcessOutcome, supervise
 from orchestrator.tools.salvage import CHECKPOINT_SECONDS, CHECKPOINT_VARIABLE, salvage_coverage
 from orchestrator.words.environment import Environment
 from orchestrator.words.errors import MltiersError
-from orchestrator.words.model import Ending, Outcome, Plan, TierPlan, TierResult, TierVerdict, Verdict
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Ending, Outcome, TierResult
+from orchestrator.words.verdict import TierVerdict, Verdict
 
 # How the plugin is asked for what it does (plugin/src/pytest_mltiers/__init__.py); without them it does nothing.
 EVENTS_VARIABLE = "MLTIERS_EVENTS"

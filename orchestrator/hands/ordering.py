@@ -15,7 +15,7 @@ from orchestrator.mind.records.contexts import Contexts, read_contexts
 from orchestrator.mind.render.words import plural
 from orchestrator.mind.touched import Mention, touched_tests
 from orchestrator.tools.git import GitError
-from orchestrator.words.model import Plan, TierPlan
+from orchestrator.words.plan import Plan, TierPlan
 
 
 class LooksForWords(Protocol):

@@ -31,7 +31,8 @@ from orchestrator.mind.compare import MOST_BLOCKS, RESOLUTION, block_value, esti
 from orchestrator.mind.render.words import plural
 from orchestrator.tools.git import GitError
 from orchestrator.tools.process import Cancellation, supervise
-from orchestrator.words.model import BenchmarkChange, Change, Comparison, Ending, TierPlan
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import BenchmarkChange, Change, Comparison, Ending
 
 _START = "import sys; sys.path.append(sys.argv[1]); from orchestrator.tools.lockstep import main; main()"
 _MARGIN = 3.0  # seconds kept back of the budget for what comes after: tidying up, reading, writing

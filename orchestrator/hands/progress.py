@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TextIO
 from msgspec import Struct, field
 
 from orchestrator.mind.render.words import SYMBOLS, budget, counts, duration, plural, shorten, visible
-from orchestrator.words.model import TierPlan, TierVerdict, Verdict
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.verdict import TierVerdict, Verdict
 
 if TYPE_CHECKING:
     from orchestrator.hands.bars import Bars

@@ -31,7 +31,7 @@ from orchestrator.tools.history import HistoryError
 from orchestrator.tools.job import append
 from orchestrator.words.environment import Environment
 from orchestrator.words.errors import ExitCode, InfrastructureError
-from orchestrator.words.model import RunVerdict, Verdict
+from orchestrator.words.verdict import RunVerdict, Verdict
 
 _VIEWS = 5  # how often a comment is said again because another run has stored something
 

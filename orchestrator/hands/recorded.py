@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.mind.readers.document import load_json_object
 from orchestrator.tools.evidence import MOST_BYTES, read_file
-from orchestrator.words.model import Ending, Outcome
+from orchestrator.words.results import Ending, Outcome
 
 
 def find_parts(folders: Sequence[Path]) -> dict[str, list[Path]]:

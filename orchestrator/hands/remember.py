@@ -26,7 +26,9 @@ from orchestrator.tools.history.branch import BranchStore
 from orchestrator.tools.history.compaction import compact, due
 from orchestrator.tools.history.folder import FolderStore
 from orchestrator.words.environment import Environment
-from orchestrator.words.model import Ending, Event, RunVerdict, TierResult
+from orchestrator.words.event import Event
+from orchestrator.words.results import Ending, TierResult
+from orchestrator.words.verdict import RunVerdict
 
 NEWEST = 50  # records of each tier that a run looks at
 _OLDER = 100  # and those that may hold the baseline, where none of the newest does

@@ -11,7 +11,8 @@ from orchestrator.hands.collect import collect_tier
 from orchestrator.hands.recorded import find_parts, recorded_outcome, recorded_plan
 from orchestrator.mind.shard_results import merge_shards
 from orchestrator.words.errors import UsageError
-from orchestrator.words.model import Plan, TierPlan, TierResult
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import TierResult
 
 _NOT_HERE = "no results of it were given"
 

@@ -16,7 +16,7 @@ from orchestrator.mind.event import cadences
 from orchestrator.mind.trust import Standing
 from orchestrator.tools.github import GitHub, NotFound
 from orchestrator.words.errors import InfrastructureError
-from orchestrator.words.model import Event
+from orchestrator.words.event import Event
 
 T = TypeVar("T")
 

@@ -11,7 +11,9 @@ from orchestrator.mind.plan import NOT_ASKED_FOR
 from orchestrator.mind.render.words import counts, duration, one_line
 from orchestrator.tools.github import DESCRIPTION_LIMIT, Forbidden, GitHub
 from orchestrator.words.errors import ExitCode, InfrastructureError
-from orchestrator.words.model import Ending, RunVerdict, TierPlan, TierVerdict, Verdict
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import Ending
+from orchestrator.words.verdict import RunVerdict, TierVerdict, Verdict
 
 _GOOD = (Verdict.PASSED, Verdict.FLAKY)
 _BAD = (Verdict.FAILED, Verdict.OVER_BUDGET)

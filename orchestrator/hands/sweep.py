@@ -27,7 +27,7 @@ from orchestrator.mind.dispatched import (
 from orchestrator.tools.github import Artifact, GitHub, NotFound, WorkflowRun
 from orchestrator.tools.history import HistoryError, HistoryForbidden, Snapshot
 from orchestrator.words.errors import InfrastructureError
-from orchestrator.words.model import Verdict
+from orchestrator.words.verdict import Verdict
 
 _STATES = {Verdict.OVER_BUDGET: "failure"}  # everything else that is said here is an error of the machinery
 

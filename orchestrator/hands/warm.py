@@ -18,7 +18,7 @@ from orchestrator.mind.tracing import FILES as COVERAGE_FILES
 from orchestrator.mind.tracing import Measuring, measuring
 from orchestrator.tools.kept import Kept
 from orchestrator.words.environment import Environment
-from orchestrator.words.model import Plan, Suite, TierPlan
+from orchestrator.words.plan import Plan, Suite, TierPlan
 
 HERE = Path(__file__).resolve().parents[1]  # our package
 REPORT = "warm.json"

@@ -13,7 +13,8 @@ from orchestrator.mind.coverage_past import coverage_past, measured_files
 from orchestrator.mind.failures import explain
 from orchestrator.mind.judge import judge
 from orchestrator.words.errors import InfrastructureError
-from orchestrator.words.model import Plan, TierResult
+from orchestrator.words.plan import Plan
+from orchestrator.words.results import TierResult
 
 # Events whose commit is a pull request's head.
 _OF_A_HEAD = ("pull_request", "issue_comment", "workflow_dispatch", "workflow_run")

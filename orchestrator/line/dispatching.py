@@ -19,7 +19,8 @@ from orchestrator.mind.plan import NOT_ASKED_FOR
 from orchestrator.mind.render.words import sentence
 from orchestrator.mind.trust import MAY_WRITE
 from orchestrator.words.errors import InfrastructureError, UsageError
-from orchestrator.words.model import Ending, Plan, TierPlan
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Ending
 
 
 def dispatch(options: Options, hands: Hands) -> tuple[list[Dispatch], Published | None]:

@@ -21,7 +21,8 @@ from orchestrator.mind.shards import Timings
 from orchestrator.tools.kept import Kept
 from orchestrator.tools.machine import effective_cpus
 from orchestrator.words.errors import InfrastructureError, UsageError
-from orchestrator.words.model import Plan, TierResult
+from orchestrator.words.plan import Plan
+from orchestrator.words.results import TierResult
 
 
 def execute(

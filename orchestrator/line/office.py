@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from orchestrator.hands.gather import Situation
 from orchestrator.line.prepare import Hands, Options
 from orchestrator.words.errors import UsageError
-from orchestrator.words.model import Plan
+from orchestrator.words.plan import Plan
 
 if TYPE_CHECKING:
     from orchestrator.hands.dispatch import Office

@@ -24,7 +24,7 @@ from orchestrator.tools.machine import effective_cpus, effective_memory, fingerp
 from orchestrator.tools.process import Cancellation
 from orchestrator.words.environment import Environment
 from orchestrator.words.errors import Cancelled, UsageError
-from orchestrator.words.model import Plan, PythonFacts
+from orchestrator.words.plan import Plan, PythonFacts
 
 CONFIG = Path("ml-tiers.yml")  # where nobody names another
 

@@ -15,7 +15,8 @@ from orchestrator.line.conclude import conclude
 from orchestrator.line.office import needed, open_office
 from orchestrator.line.prepare import Hands, Options, out_folder, prepare
 from orchestrator.words.errors import UsageError
-from orchestrator.words.model import Ending, Plan, TierResult
+from orchestrator.words.plan import Plan
+from orchestrator.words.results import Ending, TierResult
 
 
 def report(options: Options, folders: list[Path], hands: Hands) -> Published:

@@ -21,7 +21,7 @@ from orchestrator.mind.predict import NEWEST, Conditions, predict, whole
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.contexts import Contexts
 from orchestrator.mind.records.history import estimates, failures
-from orchestrator.words.model import Ending
+from orchestrator.words.results import Ending
 
 AIM = 0.8  # of the budget: what a tier should take
 NEW_TIER, NEW_MARKER = "slow", "slow"

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from orchestrator.mind.compare import RESOLUTION
 from orchestrator.mind.records import Record
-from orchestrator.words.model import BenchmarkChange, Change, Comparison, TierResult
+from orchestrator.words.results import BenchmarkChange, Change, Comparison, TierResult
 
 ERROR = 0.01  # that anything in the suite is called changed that is not
 WINDOW = 30  # newest runs that are looked at

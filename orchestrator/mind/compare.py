@@ -25,7 +25,7 @@ from statistics import median
 
 from msgspec import Struct
 
-from orchestrator.words.model import BenchmarkChange, Change
+from orchestrator.words.results import BenchmarkChange, Change
 
 CONFIDENCE = 0.99
 RESOLUTION = 5.0  # percent: the gate where none is asked for and changes are only shown

@@ -9,7 +9,8 @@ from msgspec import Struct, field
 from orchestrator.mind.readers.coverage import carry, combine, leave_out
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import History
-from orchestrator.words.model import CarriedLines, Coverage, CoverageChange, EarlierCoverage, TierVerdict
+from orchestrator.words.results import Coverage
+from orchestrator.words.verdict import CarriedLines, CoverageChange, EarlierCoverage, TierVerdict
 
 
 class CoveragePast(Struct, frozen=True, kw_only=True):

@@ -18,7 +18,10 @@ from msgspec.structs import asdict, fields, replace
 
 from orchestrator.mind.render.words import budget as limit
 from orchestrator.mind.render.words import visible
-from orchestrator.words.model import Ending, Outcome, Plan, TierPlan, Verdict, WorkflowJob, WorkflowRun
+from orchestrator.words.event import WorkflowJob, WorkflowRun
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Ending, Outcome
+from orchestrator.words.verdict import Verdict
 
 WORKFLOW = "gpu-tier.yml"
 FOLDER = "dispatches"  # of the history

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from orchestrator.words.environment import Environment
 from orchestrator.words.errors import UsageError
-from orchestrator.words.model import Command, Event, GithubRun, PullRequest, SourceRun
+from orchestrator.words.event import Command, Event, GithubRun, PullRequest, SourceRun
 
 GITHUB_EVENTS = (
     "push",

@@ -22,20 +22,9 @@ from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import SAMPLES, WHOLE, History
 from orchestrator.mind.skipped import skipped_here
 from orchestrator.mind.trends import trends
-from orchestrator.words.model import (
-    Cause,
-    Event,
-    Flake,
-    Insight,
-    RunVerdict,
-    Slowdown,
-    Standing,
-    TestOutcome,
-    TestResult,
-    TierResult,
-    TierVerdict,
-    Verdict,
-)
+from orchestrator.words.event import Event
+from orchestrator.words.results import TestOutcome, TestResult, TierResult
+from orchestrator.words.verdict import Cause, Flake, Insight, RunVerdict, Slowdown, Standing, TierVerdict, Verdict
 
 NAMED = 10
 """Tests named in one command."""

@@ -15,7 +15,7 @@ from orchestrator.mind.records import Record
 from orchestrator.mind.tracing import VARIABLE as CORE_VARIABLE
 from orchestrator.mind.tracing import Measuring, core
 from orchestrator.mind.workers import choice_of, fitting
-from orchestrator.words.model import PythonFacts, Suite, TierPlan, Warmth, WorkersChoice
+from orchestrator.words.plan import PythonFacts, Suite, TierPlan, Warmth, WorkersChoice
 
 PLUGIN = "pytest_mltiers"
 # Many short visits tell more than few long ones: what a round adds to the rounds before it is little. The same data on

@@ -15,19 +15,14 @@ from orchestrator.mind.compare import interval, moved
 from orchestrator.mind.coverage_past import NO_PAST, CoveragePast, carried_on, coverage_change
 from orchestrator.mind.readers.coverage import combine, leave_out, patch_coverage, untested_functions
 from orchestrator.words.errors import ExitCode
-from orchestrator.words.model import (
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Change, Coverage, Ending, TestOutcome, TierResult
+from orchestrator.words.verdict import (
     VERDICT_EXIT_CODES,
     CarriedLines,
-    Change,
-    Coverage,
-    Ending,
     KnownGap,
     PatchCoverage,
-    Plan,
     RunVerdict,
-    TestOutcome,
-    TierPlan,
-    TierResult,
     TierVerdict,
     Verdict,
 )

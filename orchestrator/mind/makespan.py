@@ -21,7 +21,8 @@ from statistics import median
 from msgspec import Struct
 from msgspec.structs import fields
 
-from orchestrator.words.model import Mode, ModeEstimate, Phases, WorkersChoice
+from orchestrator.words.plan import Mode, ModeEstimate, WorkersChoice
+from orchestrator.words.results import Phases
 
 NEWEST = 5  # runs of a mode that its middle is made of
 MEASURED_GAIN = 0.03  # of the time, that a mode which was tried must have been faster by to be taken up again

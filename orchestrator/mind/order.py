@@ -17,7 +17,8 @@ from orchestrator.mind.fit import Selection, TestFacts, select
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.contexts import Contexts
 from orchestrator.mind.records.history import estimates, last_outcomes
-from orchestrator.words.model import Ending, TestResult, TierPlan, TierResult
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import Ending, TestResult, TierResult
 
 VERSION = 1
 

@@ -21,16 +21,10 @@ from orchestrator.mind.predict import Conditions, predict
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import WHOLE, History, estimates
 from orchestrator.mind.shards import ShardName, Timings, choose, slowest
-from orchestrator.mind.trust import (
-    Allowance,
-    Standing,
-    gpu_minutes_today,
-    may_run_here,
-    may_start,
-    of_fork,
-)
+from orchestrator.mind.trust import Allowance, Standing, gpu_minutes_today, may_run_here, may_start, of_fork
 from orchestrator.words.errors import UsageError
-from orchestrator.words.model import Changes, Event, Plan, PythonFacts, TierPlan
+from orchestrator.words.event import Changes, Event
+from orchestrator.words.plan import Plan, PythonFacts, TierPlan
 
 NOT_ASKED_FOR = "not among the tiers asked for"
 NO_STANDING = Standing()

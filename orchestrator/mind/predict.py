@@ -16,7 +16,8 @@ from typing import Protocol, TypeVar
 from msgspec import Struct, field
 
 from orchestrator.mind.records import Record
-from orchestrator.words.model import Ending, Verdict
+from orchestrator.words.results import Ending
+from orchestrator.words.verdict import Verdict
 
 NEWEST = 5  # runs that the middle is made of
 ERRORS = 30  # newest errors that the interval is made of

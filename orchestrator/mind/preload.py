@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
-from orchestrator.words.model import Keeping, PythonFacts, Suite, TierPlan, Warmth
+from orchestrator.words.plan import Keeping, PythonFacts, Suite, TierPlan, Warmth
 
 MOST_FILES = 3000
 

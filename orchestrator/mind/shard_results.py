@@ -10,7 +10,7 @@ from orchestrator.mind.readers.comparison import merge_comparisons
 from orchestrator.mind.readers.coverage import combine
 from orchestrator.mind.render.words import plural
 from orchestrator.mind.shards import incomplete
-from orchestrator.words.model import Ending, GpuUse, TestResult, TierResult
+from orchestrator.words.results import Ending, GpuUse, TestResult, TierResult
 
 
 def _least(gpus: Sequence[GpuUse]) -> GpuUse:

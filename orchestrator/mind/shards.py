@@ -14,7 +14,7 @@ from statistics import median
 
 from msgspec import Struct
 
-from orchestrator.words.model import ShardPart
+from orchestrator.words.results import ShardPart
 
 AIM = 0.8  # of the budget: what the slowest shard is expected to take
 MOST = 256  # machines, as in the configuration

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.mind.records.history import History
-from orchestrator.words.model import RunVerdict, SkippedHere, TestOutcome, TierResult
+from orchestrator.words.results import TestOutcome, TierResult
+from orchestrator.words.verdict import RunVerdict, SkippedHere
 
 
 def skipped_here(run: RunVerdict, history: History) -> tuple[SkippedHere, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from orchestrator.words.model import PythonFacts
+from orchestrator.words.plan import PythonFacts
 
 VARIABLE = "COVERAGE_CORE"
 FILES = (".coveragerc", ".coveragerc.toml", "setup.cfg", "tox.ini", "pyproject.toml")

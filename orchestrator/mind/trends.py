@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from orchestrator.mind.predict import alike, whole
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import WHOLE, History
-from orchestrator.words.model import Benchmark, Plan, Point, RunVerdict, Series, TierResult, TierVerdict
+from orchestrator.words.plan import Plan
+from orchestrator.words.results import Benchmark, TierResult
+from orchestrator.words.verdict import Point, RunVerdict, Series, TierVerdict
 
 LEAST = 4  # points, this run's included: fewer are no trend
 MOST = 30

@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from orchestrator.mind.config import Config, Tier
 from orchestrator.mind.event import LOCAL
 from orchestrator.mind.records import Record
-from orchestrator.words.model import Command, Event, PullRequest
+from orchestrator.words.event import Command, Event, PullRequest
 
 MAY_WRITE = frozenset({"admin", "write"})  # GitHub's legacy words: `maintain` is write, `triage` is read
 # GitHub itself lets only somebody with write access cause these (a schedule: the default branch's own workflow file).

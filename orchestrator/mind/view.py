@@ -15,7 +15,7 @@ from orchestrator.mind.judge import judge_run
 from orchestrator.mind.plan import NOT_ASKED_FOR
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import newest_per_tier
-from orchestrator.words.model import RunVerdict, TierVerdict
+from orchestrator.words.verdict import RunVerdict, TierVerdict
 
 _NOTHING_YET = "no result of it is known for this commit"
 

@@ -9,7 +9,8 @@ from orchestrator.mind.predict import Conditions, differs, whole
 from orchestrator.mind.readers.events import Session
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import estimates
-from orchestrator.words.model import Ending, Mode, Phases, TestOutcome, TestResult, TierPlan, TierResult, WorkersChoice
+from orchestrator.words.plan import Mode, TierPlan, WorkersChoice
+from orchestrator.words.results import Ending, Phases, TestOutcome, TestResult, TierResult
 
 PLAIN_WORKER = 128 << 20
 """Bytes a worker is taken for before one was measured: pytest, coverage and a project's own modules."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from orchestrator.words.errors import InfrastructureError
-from orchestrator.words.model import ChangedFile
+from orchestrator.words.event import ChangedFile
 
 # A hook or another tool may point these at another repository; the folder we were given is the one we mean.
 _MISLEADING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_EXTERNAL_DIFF")

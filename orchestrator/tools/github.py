@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from orchestrator.tools.answers import Answer, AnswerLost, Forbidden, GithubError, NotFound, RateLimited, Unreachable
 from orchestrator.tools.rest import Rest
-from orchestrator.words.model import ChangedFile, PullRequest, WorkflowJob, WorkflowRun
+from orchestrator.words.event import ChangedFile, PullRequest, WorkflowJob, WorkflowRun
 
 __all__ = [
     "Answer",

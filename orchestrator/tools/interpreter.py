@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.words.errors import UsageError
-from orchestrator.words.model import PythonFacts
+from orchestrator.words.plan import PythonFacts
 
 # Runs in the user's Python. `sys.path[0]` is the working directory under -c: dropped first, so that a project's own
 # json.py is not ours. Only metadata is read; importing pytest or torch would cost seconds.

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.tools import tree
-from orchestrator.words.model import Keeping
+from orchestrator.words.plan import Keeping
 
 KEPT: set[int] = set()
 """Children of ours that are kept: what is below one of them belongs to a tier that has its own supervisor."""

@@ -37,7 +37,7 @@ from orchestrator.tools import tree
 from orchestrator.tools.kept import KEPT, Forked, Kept
 from orchestrator.tools.output import Output
 from orchestrator.words.errors import InfrastructureError
-from orchestrator.words.model import Ending
+from orchestrator.words.results import Ending
 
 STACKS_VARIABLE = "MLTIERS_STACKS"
 """Names the folder in which ``pytest_mltiers.stacks`` opens one file per process, for faulthandler to write to."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.tools.process import Containment, supervise
-from orchestrator.words.model import Ending
+from orchestrator.words.results import Ending
 
 CHECKPOINT_VARIABLE = "MLTIERS_CHECKPOINT"
 """Tells the plugin every how many seconds to save what coverage.py has measured."""

@@ -14,7 +14,8 @@ from playwright.sync_api import expect
 from orchestrator.mind.failures import insight
 from orchestrator.mind.render.html import render_html
 from orchestrator.mind.render.words import duration, percent, visible
-from orchestrator.words.model import Point, RunVerdict, Series, TestOutcome
+from orchestrator.words.results import TestOutcome
+from orchestrator.words.verdict import Point, RunVerdict, Series
 from tests.support.browser import chromium, launched
 from tests.support.report_samples import HOSTILE_NAMES, SHA, a_test, big_run, hostile_run, run_of, sample_run, tier_of
 

@@ -11,7 +11,9 @@ import pytest
 
 from orchestrator.hands.collect import collect_tier
 from orchestrator.mind.judge import judge_tier
-from orchestrator.words.model import Ending, Outcome, PythonFacts, TierPlan, Verdict
+from orchestrator.words.plan import PythonFacts, TierPlan
+from orchestrator.words.results import Ending, Outcome
+from orchestrator.words.verdict import Verdict
 
 PYTHON = PythonFacts(executable="/usr/bin/python3", version="3.11", pytest="9", xdist="3", cov="7", benchmark="5")
 UNIT = TierPlan(name="unit", run=True, reason="runs on push", budget=60.0, python=PYTHON)

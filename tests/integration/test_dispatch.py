@@ -22,7 +22,10 @@ from orchestrator.mind.judge import judge_tier
 from orchestrator.tools.github import GitHub
 from orchestrator.tools.history import HistoryError, Snapshot, Store
 from orchestrator.tools.history.folder import FolderStore
-from orchestrator.words.model import Changes, Ending, Event, GithubRun, Plan, TierPlan, Verdict
+from orchestrator.words.event import Changes, Event, GithubRun
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Ending
+from orchestrator.words.verdict import Verdict
 from tests.loopback_github import READ, LoopbackGitHub, Repository, Run, dropped, secondary_rate_limit, server_error
 
 SHA = "a" * 40

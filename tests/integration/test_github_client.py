@@ -25,7 +25,7 @@ from orchestrator.tools.github import (
 )
 from orchestrator.tools.rest import is_safe_redirect
 from orchestrator.words.errors import ExitCode, UsageError
-from orchestrator.words.model import ChangedFile, PullRequest
+from orchestrator.words.event import ChangedFile, PullRequest
 from tests.loopback_github import (
     READ,
     Fault,

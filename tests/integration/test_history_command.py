@@ -16,7 +16,8 @@ from orchestrator.mind.plan import config_identity
 from orchestrator.mind.records import CoverageSums, Record
 from orchestrator.mind.records.encoding import encode
 from orchestrator.tools.history.folder import FolderStore
-from orchestrator.words.model import Attempt, TestOutcome, TestResult, Verdict
+from orchestrator.words.results import Attempt, TestOutcome, TestResult
+from orchestrator.words.verdict import Verdict
 from tests.support.past import DAY, NOW, result_of, run_record
 from tests.support.project import Project
 

@@ -19,7 +19,7 @@ import pytest
 from orchestrator.tools.kept import KEPT, Kept
 from orchestrator.tools.process import Cancellation, ProcessOutcome, supervise
 from orchestrator.tools.tree import process_table
-from orchestrator.words.model import Keeping
+from orchestrator.words.plan import Keeping
 from tests.overruns.harness import PLUGIN, keep
 from tests.support.project import Project
 
@@ -313,7 +313,7 @@ def orchestrator(suite: Path, env: dict[str, str], tmp_path: Path) -> Iterator[s
 import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
 from orchestrator.tools.kept import KEPT, Kept
-from orchestrator.words.model import Keeping
+from orchestrator.words.plan import Keeping
 from orchestrator.tools.process import supervise
 env = {env!r}
 with Kept({keeping!r}, root=Path({str(suite)!r}), variables=env, plugin=Path({str(PLUGIN)!r})) as kept:

@@ -15,7 +15,7 @@ from orchestrator.hands.remember import read_history
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.encoding import encode
 from orchestrator.tools.history.folder import FolderStore
-from orchestrator.words.model import Phases
+from orchestrator.words.results import Phases
 from tests.support.project import CHECKOUT, Done, Project
 
 Make = Callable[..., Project]

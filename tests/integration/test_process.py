@@ -18,7 +18,7 @@ import pytest
 
 from orchestrator.tools.process import Cancellation, Containment, Graces, ProcessOutcome, supervise
 from orchestrator.tools.tree import process_table
-from orchestrator.words.model import Ending
+from orchestrator.words.results import Ending
 
 ROOT = Path(__file__).parents[2]
 BRIEF = Graces(interrupt=0.2, terminate=0.1)

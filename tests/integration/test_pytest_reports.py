@@ -16,7 +16,7 @@ import pytest
 from orchestrator.mind.readers.events import EventLog, read_events
 from orchestrator.mind.readers.junit import JUnitReport, read_junit
 from orchestrator.mind.readers.merge import merge_tests
-from orchestrator.words.model import TestOutcome, TestResult
+from orchestrator.words.results import TestOutcome, TestResult
 
 PLUGIN = Path(__file__).resolve().parents[2] / "plugin" / "src"
 

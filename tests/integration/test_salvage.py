@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.tools.process import Cancellation, Graces, supervise
 from orchestrator.tools.salvage import CHECKPOINT_VARIABLE, salvage_coverage
-from orchestrator.words.model import Ending
+from orchestrator.words.results import Ending
 
 PLUGIN = Path(__file__).parents[2] / "plugin" / "src"
 SUBJECT = "def early():\n    return 1\n\ndef late():\n    return 2\n\ndef never():\n    return 3\n"

@@ -13,15 +13,7 @@ recorded in ``github.violations`` and raised when the block ends.
 """
 
 from tests.loopback_github.api import Hooks
-from tests.loopback_github.faults import (
-    Fault,
-    dropped,
-    hanging,
-    meeting,
-    secondary_rate_limit,
-    server_error,
-    truncated,
-)
+from tests.loopback_github.faults import Fault, dropped, hanging, meeting, secondary_rate_limit, server_error, truncated
 from tests.loopback_github.server import Exchange, LoopbackGitHub
 from tests.loopback_github.state import ACTIONS_BOT, READ, WRITE, FileChange, Pull, Repository, Run
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from orchestrator.mind.readers.events import EventLog, read_events
 from orchestrator.tools.kept import Kept
 from orchestrator.tools.process import Containment, ProcessOutcome, supervise
-from orchestrator.words.model import Keeping, TestOutcome
+from orchestrator.words.plan import Keeping
+from orchestrator.words.results import TestOutcome
 from tests.overruns.culprits import Culprit
 
 ROOT = Path(__file__).parents[2]

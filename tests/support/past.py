@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from orchestrator.mind.records import Record
-from orchestrator.words.model import Ending, TestOutcome, TestResult, TierPlan, TierResult, TierVerdict, Verdict
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import Ending, TestOutcome, TestResult, TierResult
+from orchestrator.words.verdict import TierVerdict, Verdict
 
 NOW = 1_700_000_000.0
 DAY = 86_400.0

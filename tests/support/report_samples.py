@@ -6,29 +6,19 @@ import random
 from collections.abc import Iterable
 
 from orchestrator.words.errors import ExitCode
-from orchestrator.words.model import (
+from orchestrator.words.event import ChangedFile, Changes, Event, GithubRun, PullRequest
+from orchestrator.words.plan import Plan, PythonFacts, TierPlan
+from orchestrator.words.results import (
     Attempt,
     Benchmark,
-    ChangedFile,
-    Changes,
     Coverage,
     Ending,
-    Event,
     FileCoverage,
-    GithubRun,
-    KnownGap,
-    PatchCoverage,
-    Plan,
-    PullRequest,
-    PythonFacts,
-    RunVerdict,
     TestOutcome,
     TestResult,
-    TierPlan,
     TierResult,
-    TierVerdict,
-    Verdict,
 )
+from orchestrator.words.verdict import KnownGap, PatchCoverage, RunVerdict, TierVerdict, Verdict
 
 SHA = "9f2c41d7be0a5c83e6611f0d2b7c94a3d85e10f6"
 STARTED = 1_763_830_000.0

@@ -12,7 +12,8 @@ from orchestrator.mind.config import parse_config
 from orchestrator.mind.config.markers import names_in, selects
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.contexts import contexts_of
-from orchestrator.words.model import Ending, TestOutcome, Verdict
+from orchestrator.words.results import Ending, TestOutcome
+from orchestrator.words.verdict import Verdict
 from tests.support.past import past, result_of
 
 

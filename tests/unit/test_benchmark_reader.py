@@ -14,17 +14,10 @@ from orchestrator.mind.readers.document import BrokenReportError
 from orchestrator.mind.render.comment import render_comment
 from orchestrator.mind.render.links import Links
 from orchestrator.words.errors import ExitCode
-from orchestrator.words.model import (
-    Changes,
-    Ending,
-    Event,
-    Plan,
-    RunVerdict,
-    TierPlan,
-    TierResult,
-    TierVerdict,
-    Verdict,
-)
+from orchestrator.words.event import Changes, Event
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Ending, TierResult
+from orchestrator.words.verdict import RunVerdict, TierVerdict, Verdict
 
 STATS = {"min": 0.001, "median": 0.002, "mean": 0.002, "stddev": 0.0, "rounds": 5}
 

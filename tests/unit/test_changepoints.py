@@ -10,7 +10,9 @@ import pytest
 
 from orchestrator.mind.changepoints import AFTER, BEFORE, NEWS, compare_with_history, newest_change, rank_sum_chance
 from orchestrator.mind.records import Record
-from orchestrator.words.model import Benchmark, Change, Ending, TierPlan, TierResult, TierVerdict, Verdict
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import Benchmark, Change, Ending, TierResult
+from orchestrator.words.verdict import TierVerdict, Verdict
 
 MACHINE = {"cpu": "EPYC", "gpu": "H100", "torch": "2.13.0", "cuda": "13.0", "driver": "580"}
 PLAN = TierPlan(name="speed", run=True, reason="", benchmark=True, against="history")

@@ -14,22 +14,10 @@ from orchestrator.mind.render.comment import COMMENT_LIMIT, marker, render_comme
 from orchestrator.mind.render.links import Links
 from orchestrator.mind.render.words import budget, code, code_block, duration, sentence, visible
 from orchestrator.words.errors import ExitCode
-from orchestrator.words.model import (
-    Changes,
-    Coverage,
-    Ending,
-    Event,
-    FileCoverage,
-    PatchCoverage,
-    Plan,
-    RunVerdict,
-    TestOutcome,
-    TestResult,
-    TierPlan,
-    TierResult,
-    TierVerdict,
-    Verdict,
-)
+from orchestrator.words.event import Changes, Event
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Coverage, Ending, FileCoverage, TestOutcome, TestResult, TierResult
+from orchestrator.words.verdict import PatchCoverage, RunVerdict, TierVerdict, Verdict
 
 HOSTILE = (
     "tests/t.py::test[|</summary></details>]",

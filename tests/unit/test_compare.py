@@ -8,16 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.mind.compare import (
-    MOST_BLOCKS,
-    block_value,
-    critical,
-    estimate,
-    least_blocks,
-    looks,
-    undecided,
-)
-from orchestrator.words.model import Change
+from orchestrator.mind.compare import MOST_BLOCKS, block_value, critical, estimate, least_blocks, looks, undecided
+from orchestrator.words.results import Change
 
 Noise = Callable[[random.Random], float]
 

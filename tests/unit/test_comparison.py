@@ -23,20 +23,19 @@ from orchestrator.mind.render.html import render_html
 from orchestrator.mind.render.links import Links
 from orchestrator.tools.git import Git
 from orchestrator.tools.lockstep import schedule
-from orchestrator.words.model import (
+from orchestrator.words.event import Event
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import (
     Benchmark,
     BenchmarkChange,
     Change,
     Comparison,
     Ending,
-    Event,
     TestOutcome,
     TestResult,
-    TierPlan,
     TierResult,
-    TierVerdict,
-    Verdict,
 )
+from orchestrator.words.verdict import TierVerdict, Verdict
 from tests.support.project import Project
 from tests.support.report_samples import run_of
 

@@ -11,21 +11,10 @@ from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import History
 from orchestrator.mind.render.comment import render_comment
 from orchestrator.mind.render.links import Links
-from orchestrator.words.model import (
-    Changes,
-    Coverage,
-    Ending,
-    Event,
-    FileCoverage,
-    Plan,
-    RunVerdict,
-    TestOutcome,
-    TestResult,
-    TierPlan,
-    TierResult,
-    TierVerdict,
-    Verdict,
-)
+from orchestrator.words.event import Changes, Event
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Coverage, Ending, FileCoverage, TestOutcome, TestResult, TierResult
+from orchestrator.words.verdict import RunVerdict, TierVerdict, Verdict
 
 BLOB, OTHER_BLOB = "b" * 40, "c" * 40
 NOW = 1_700_000_000.0

@@ -26,23 +26,10 @@ from orchestrator.mind.dispatched import (
 from orchestrator.mind.judge import judge_tier
 from orchestrator.mind.render.words import counts
 from orchestrator.words.errors import ExitCode
-from orchestrator.words.model import (
-    Changes,
-    Counts,
-    Ending,
-    Event,
-    GithubRun,
-    Plan,
-    PullRequest,
-    TestOutcome,
-    TestResult,
-    TierPlan,
-    TierResult,
-    TierVerdict,
-    Verdict,
-    WorkflowJob,
-    WorkflowRun,
-)
+from orchestrator.words.event import Changes, Event, GithubRun, PullRequest, WorkflowJob, WorkflowRun
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Counts, Ending, TestOutcome, TestResult, TierResult
+from orchestrator.words.verdict import TierVerdict, Verdict
 
 NOW = 1_000_000.0
 ONE = Dispatch(

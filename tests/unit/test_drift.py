@@ -9,7 +9,8 @@ import pytest
 
 from orchestrator.mind.drift import NAMED, Growth, Run, drift_of, drift_words, grown, runs_of, trend
 from orchestrator.mind.records.sketches import Sketch, TestSketch, fold
-from orchestrator.words.model import TestOutcome, Verdict
+from orchestrator.words.results import TestOutcome
+from orchestrator.words.verdict import Verdict
 from tests.support.past import DAY, MACHINE, NOW, past, result_of, run_record
 
 

@@ -14,7 +14,8 @@ from orchestrator.mind.drift import grown
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import SAMPLES, Flakiness, estimates, failures, flakiness
 from orchestrator.mind.records.sketches import Sketch, fold
-from orchestrator.words.model import Attempt, Ending, TestOutcome, TestResult, Verdict
+from orchestrator.words.results import Attempt, Ending, TestOutcome, TestResult
+from orchestrator.words.verdict import Verdict
 from tests.support.past import past, result_of, run_record
 
 LIMIT = 10.0

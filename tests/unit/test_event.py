@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.mind.event import cadences, override, parse_command, read_event
 from orchestrator.words.environment import Environment
 from orchestrator.words.errors import UsageError
-from orchestrator.words.model import Command, Event, SourceRun
+from orchestrator.words.event import Command, Event, SourceRun
 
 HEAD, BASE, MERGE = "a" * 40, "b" * 40, "c" * 40
 REPOSITORY = {"full_name": "octo/repo", "default_branch": "main"}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.mind.readers.events import EventLog, read_events
-from orchestrator.words.model import GpuUse, TestOutcome
+from orchestrator.words.results import GpuUse, TestOutcome
 
 P, F, E, S, XF, XP, U = (
     TestOutcome.PASSED,

@@ -17,17 +17,9 @@ from orchestrator.mind.render.links import Links
 from orchestrator.mind.render.plan_table import render_plan
 from orchestrator.mind.render.terminal import render_terminal
 from orchestrator.mind.render.words import expected, surprise
-from orchestrator.words.model import (
-    Changes,
-    Ending,
-    Event,
-    Plan,
-    PythonFacts,
-    TestOutcome,
-    TestResult,
-    TierPlan,
-    TierResult,
-)
+from orchestrator.words.event import Changes, Event
+from orchestrator.words.plan import Plan, PythonFacts, TierPlan
+from orchestrator.words.results import Ending, TestOutcome, TestResult, TierResult
 from tests.support.past import MACHINE, past
 
 CONFIG = """\

@@ -17,23 +17,10 @@ from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import History
 from orchestrator.mind.render.words import counts
 from orchestrator.words.errors import ExitCode
-from orchestrator.words.model import (
-    Attempt,
-    Changes,
-    Ending,
-    Event,
-    Insight,
-    Plan,
-    PullRequest,
-    RunVerdict,
-    Standing,
-    TestOutcome,
-    TestResult,
-    TierPlan,
-    TierResult,
-    TierVerdict,
-    Verdict,
-)
+from orchestrator.words.event import Changes, Event, PullRequest
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Attempt, Ending, TestOutcome, TestResult, TierResult
+from orchestrator.words.verdict import Insight, RunVerdict, Standing, TierVerdict, Verdict
 
 P, F, E, S, U = (
     TestOutcome.PASSED,

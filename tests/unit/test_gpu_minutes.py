@@ -6,7 +6,9 @@ from orchestrator.mind.judge import judge
 from orchestrator.mind.render.comment import render_comment
 from orchestrator.mind.render.links import Links
 from orchestrator.mind.render.plan_table import render_plan
-from orchestrator.words.model import Changes, Ending, Event, Plan, TestOutcome, TestResult, TierPlan, TierResult
+from orchestrator.words.event import Changes, Event
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Ending, TestOutcome, TestResult, TierResult
 
 GPU = TierPlan(
     name="gpu",

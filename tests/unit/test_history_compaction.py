@@ -17,7 +17,8 @@ from orchestrator.mind.records.names import parse_record_name, record_name, sket
 from orchestrator.mind.records.sketches import FORGET_DAYS, Sketch, decode_sketch, encode_sketch, fold
 from orchestrator.tools.history import Change, Snapshot
 from orchestrator.tools.history.compaction import compact
-from orchestrator.words.model import (
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import (
     Attempt,
     Benchmark,
     Coverage,
@@ -25,11 +26,9 @@ from orchestrator.words.model import (
     FileCoverage,
     TestOutcome,
     TestResult,
-    TierPlan,
     TierResult,
-    TierVerdict,
-    Verdict,
 )
+from orchestrator.words.verdict import TierVerdict, Verdict
 
 EPOCH = 1_700_000_000.0
 DAY = 86_400.0

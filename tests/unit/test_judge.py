@@ -9,22 +9,19 @@ from orchestrator.mind.judge import as_it_was, floor_percent, judge, judge_tier
 from orchestrator.mind.render.comment import render_comment
 from orchestrator.mind.render.links import Links
 from orchestrator.words.errors import ExitCode
-from orchestrator.words.model import (
+from orchestrator.words.event import Changes, Event
+from orchestrator.words.plan import Plan, PythonFacts, TierPlan
+from orchestrator.words.results import (
     Attempt,
-    Changes,
     Coverage,
     Ending,
-    Event,
     FileCoverage,
     GpuUse,
-    Plan,
-    PythonFacts,
     TestOutcome,
     TestResult,
-    TierPlan,
     TierResult,
-    Verdict,
 )
+from orchestrator.words.verdict import Verdict
 
 PYTHON = PythonFacts(executable="/usr/bin/python3", version="3.11.7", pytest="9", xdist="3.8", cov="7")
 UNIT = TierPlan(name="unit", run=True, reason="runs on push", budget=120.0, python=PYTHON)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.mind.readers.junit import Limits, read_junit
-from orchestrator.words.model import TestOutcome
+from orchestrator.words.results import TestOutcome
 
 P, F, E, S, XF = (
     TestOutcome.PASSED,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.hands.local import startable
-from orchestrator.words.model import TierPlan
+from orchestrator.words.plan import TierPlan
 
 
 def tier(name: str, workers: int = 1, **more: object) -> TierPlan:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from orchestrator.mind.makespan import Past, candidates, choose, makespan
-from orchestrator.words.model import Mode, Phases, WorkersChoice
+from orchestrator.words.plan import Mode, WorkersChoice
+from orchestrator.words.results import Phases
 
 SERIAL = Mode(workers=1)
 TWO = Mode(workers=2)

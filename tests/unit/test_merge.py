@@ -14,7 +14,7 @@ from orchestrator.mind.readers.junit import JUnitReport, read_junit
 from orchestrator.mind.readers.junit_writer import write_junit
 from orchestrator.mind.readers.merge import merge_tests
 from orchestrator.mind.readers.names import dotted, junit_names, node_prefix, printable
-from orchestrator.words.model import Attempt, TestOutcome, TestResult
+from orchestrator.words.results import Attempt, TestOutcome, TestResult
 
 P, F, E, S, XF, XP, U = (
     TestOutcome.PASSED,

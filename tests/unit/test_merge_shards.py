@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from orchestrator.mind.shard_results import merge_shards
-from orchestrator.words.model import Coverage, Ending, FileCoverage, GpuUse, TestOutcome, TestResult, TierResult
+from orchestrator.words.results import Coverage, Ending, FileCoverage, GpuUse, TestOutcome, TestResult, TierResult
 
 ONE = TierResult(
     name="gpu",

@@ -8,7 +8,8 @@ from orchestrator.mind.fit import Selection
 from orchestrator.mind.order import Order, fit_note, order_document, order_of, schedule_note, schedule_of
 from orchestrator.mind.records import Record
 from orchestrator.tools.git import parse_old_lines
-from orchestrator.words.model import Attempt, Ending, TestOutcome, TestResult, TierPlan, TierResult
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import Attempt, Ending, TestOutcome, TestResult, TierResult
 from tests.support.past import result_of, run_record
 
 A, B, C = "t.py::a", "t.py::b", "t.py::c"

@@ -12,19 +12,10 @@ from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import History
 from orchestrator.mind.trust import Ruled, Standing, apply_base
 from orchestrator.words.errors import UsageError
-from orchestrator.words.model import (
-    ChangedFile,
-    Changes,
-    Ending,
-    Event,
-    Plan,
-    PullRequest,
-    PythonFacts,
-    TierPlan,
-    TierResult,
-    TierVerdict,
-    Verdict,
-)
+from orchestrator.words.event import ChangedFile, Changes, Event, PullRequest
+from orchestrator.words.plan import Plan, PythonFacts, TierPlan
+from orchestrator.words.results import Ending, TierResult
+from orchestrator.words.verdict import TierVerdict, Verdict
 
 CONFIG = """
 version: 1

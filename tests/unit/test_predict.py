@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from orchestrator.mind.predict import Conditions, interval, predict, whole
 from orchestrator.mind.records import Record
-from orchestrator.words.model import Ending, TestOutcome, Verdict
+from orchestrator.words.results import Ending, TestOutcome
+from orchestrator.words.verdict import Verdict
 from tests.support.past import MACHINE, past, result_of, run_record, shapes
 
 HERE = Conditions(machine=MACHINE, workers=1, shards=1, coverage=True)

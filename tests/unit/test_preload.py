@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.mind.preload import keeping, said, survey, warmth
-from orchestrator.words.model import PythonFacts, Suite, TierPlan, Warmth
+from orchestrator.words.plan import PythonFacts, Suite, TierPlan, Warmth
 
 PYTHON = PythonFacts(executable="python", version="3.11.7", pytest="9", xdist="3.8")
 

@@ -23,7 +23,8 @@ from orchestrator.mind.records.encoding import (
 )
 from orchestrator.mind.records.names import parse_record_name, record_name
 from orchestrator.words.errors import ExitCode
-from orchestrator.words.model import (
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import (
     Attempt,
     Benchmark,
     Coverage,
@@ -32,11 +33,9 @@ from orchestrator.words.model import (
     GpuUse,
     TestOutcome,
     TestResult,
-    TierPlan,
     TierResult,
-    TierVerdict,
-    Verdict,
 )
+from orchestrator.words.verdict import TierVerdict, Verdict
 
 SHA = "a" * 40
 COVERAGE = Coverage(

@@ -10,7 +10,9 @@ from orchestrator.mind.records import Record
 from orchestrator.mind.records.encoding import encode
 from orchestrator.tools.history import Snapshot
 from orchestrator.tools.history.folder import FolderStore
-from orchestrator.words.model import Ending, TestOutcome, TestResult, TierPlan, TierResult, TierVerdict, Verdict
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import Ending, TestOutcome, TestResult, TierResult
+from orchestrator.words.verdict import TierVerdict, Verdict
 
 CONFIG = "0" * 12
 

@@ -19,19 +19,9 @@ from msgspec.structs import replace
 from orchestrator.mind.render.html import SCRIPTS, VERDICT_WORDS, headline, html_chunks, render_html
 from orchestrator.mind.render.report_data import Limits, TestColumns, data_chunks
 from orchestrator.mind.render.words import duration, line_ranges
-from orchestrator.words.model import (
-    Attempt,
-    Changes,
-    Coverage,
-    Event,
-    FileCoverage,
-    KnownGap,
-    PatchCoverage,
-    RunVerdict,
-    TestOutcome,
-    TierVerdict,
-    Verdict,
-)
+from orchestrator.words.event import Changes, Event
+from orchestrator.words.results import Attempt, Coverage, FileCoverage, TestOutcome
+from orchestrator.words.verdict import KnownGap, PatchCoverage, RunVerdict, TierVerdict, Verdict
 from tests.support.report_samples import (
     HOSTILE_NAMES,
     a_test,

@@ -11,17 +11,9 @@ from pytest_mltiers import shards as plugin
 from orchestrator.mind.judge import judge_tier
 from orchestrator.mind.shard_results import merge_shards
 from orchestrator.mind.shards import MOST, Timings, choose, incomplete, parse_shard, slowest, split
-from orchestrator.words.model import (
-    Coverage,
-    Ending,
-    FileCoverage,
-    ShardPart,
-    TestOutcome,
-    TestResult,
-    TierPlan,
-    TierResult,
-    Verdict,
-)
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import Coverage, Ending, FileCoverage, ShardPart, TestOutcome, TestResult, TierResult
+from orchestrator.words.verdict import Verdict
 
 TESTS = st.lists(st.text("abc/:é", min_size=1, max_size=6), unique=True, max_size=30)
 SECONDS = st.dictionaries(st.text("abc/:é", min_size=1, max_size=6), st.floats(0, 1000, allow_nan=False), max_size=30)

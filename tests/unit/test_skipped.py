@@ -13,20 +13,10 @@ from orchestrator.mind.records.history import History
 from orchestrator.mind.render.comment import render_comment
 from orchestrator.mind.render.links import Links
 from orchestrator.mind.skipped import skipped_here
-from orchestrator.words.model import (
-    Changes,
-    Ending,
-    Event,
-    GpuUse,
-    Plan,
-    RunVerdict,
-    TestOutcome,
-    TestResult,
-    TierPlan,
-    TierResult,
-    TierVerdict,
-    Verdict,
-)
+from orchestrator.words.event import Changes, Event
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Ending, GpuUse, TestOutcome, TestResult, TierResult
+from orchestrator.words.verdict import RunVerdict, TierVerdict, Verdict
 
 NOW = 1_700_000_000.0
 GIB = 2**30

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from orchestrator.mind.tracing import Measuring, core, measuring
-from orchestrator.words.model import PythonFacts
+from orchestrator.words.plan import PythonFacts
 
 PYTHON = PythonFacts(executable="python", version="3.12.1", pytest="9", xdist="3", cov="7")
 PLAIN = Measuring()

@@ -16,17 +16,10 @@ from orchestrator.mind.render.html import render_html
 from orchestrator.mind.render.links import Links
 from orchestrator.mind.trends import LEAST, MOST, trends
 from orchestrator.words.errors import ExitCode
-from orchestrator.words.model import (
-    Benchmark,
-    Changes,
-    Event,
-    Insight,
-    Plan,
-    Point,
-    RunVerdict,
-    Series,
-    Verdict,
-)
+from orchestrator.words.event import Changes, Event
+from orchestrator.words.plan import Plan
+from orchestrator.words.results import Benchmark
+from orchestrator.words.verdict import Insight, Point, RunVerdict, Series, Verdict
 from tests.support.past import MACHINE, NOW, past, run_record
 
 SHA = "b" * 40

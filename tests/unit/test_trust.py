@@ -22,17 +22,10 @@ from orchestrator.mind.trust import (
     may_run_here,
     may_start,
 )
-from orchestrator.words.model import (
-    Command,
-    Ending,
-    Event,
-    GithubRun,
-    PullRequest,
-    TierPlan,
-    TierResult,
-    TierVerdict,
-    Verdict,
-)
+from orchestrator.words.event import Command, Event, GithubRun, PullRequest
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import Ending, TierResult
+from orchestrator.words.verdict import TierVerdict, Verdict
 
 HEAD, OLDER, NEWER = "a" * 40, "b" * 40, "c" * 40
 ASKED = 1000.0  # when a comment was written

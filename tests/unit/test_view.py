@@ -13,20 +13,10 @@ from orchestrator.mind.records import Record
 from orchestrator.mind.records.encoding import decode, encode
 from orchestrator.mind.records.names import record_name
 from orchestrator.mind.view import view
-from orchestrator.words.model import (
-    Changes,
-    Coverage,
-    Ending,
-    Event,
-    FileCoverage,
-    Plan,
-    RunVerdict,
-    TestOutcome,
-    TestResult,
-    TierPlan,
-    TierResult,
-    Verdict,
-)
+from orchestrator.words.event import Changes, Event
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Coverage, Ending, FileCoverage, TestOutcome, TestResult, TierResult
+from orchestrator.words.verdict import RunVerdict, Verdict
 
 SHA = "a" * 40
 TIERS = ("unit", "gpu", "slow", "docs")

@@ -14,7 +14,9 @@ from orchestrator.mind.records.encoding import decode, encode
 from orchestrator.mind.records.history import History
 from orchestrator.mind.render.documents import plan_document
 from orchestrator.mind.workers import fitting, phases_of
-from orchestrator.words.model import Changes, Ending, Event, Phases, PythonFacts, TestOutcome, TestResult, TierPlan
+from orchestrator.words.event import Changes, Event
+from orchestrator.words.plan import PythonFacts, TierPlan
+from orchestrator.words.results import Ending, Phases, TestOutcome, TestResult
 from tests.support.past import MACHINE, NOW, result_of, run_record
 
 GIB = 1 << 30
@@ -84,7 +86,7 @@ def test_what_was_said_is_in_the_plans_document() -> None:
 
 
 def plan_document_of(tier: TierPlan) -> dict[str, object]:
-    from orchestrator.words.model import Plan
+    from orchestrator.words.plan import Plan
 
     plan = Plan(
         config_path="ml-tiers.yml",

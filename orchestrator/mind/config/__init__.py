@@ -12,15 +12,7 @@ from __future__ import annotations
 
 from orchestrator import __version__
 from orchestrator.mind.config.leaves import format_duration, parse_duration
-from orchestrator.mind.config.model import (
-    VERSION,
-    Benchmark,
-    Config,
-    Coverage,
-    History,
-    Tier,
-    TierCoverage,
-)
+from orchestrator.mind.config.model import VERSION, Benchmark, Config, Coverage, History, Tier, TierCoverage
 from orchestrator.mind.config.positions import MAX_NODES, Entry, Mapping, Node, Problems, Scalar, compose, describe
 from orchestrator.mind.config.reading import Reader
 from orchestrator.mind.config.rules import check_tiers

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from orchestrator.mind.readers.document import BrokenReportError, load_json_object
-from orchestrator.words.model import Benchmark
+from orchestrator.words.results import Benchmark
 
 MAX_BYTES = 256 * 1024 * 1024
 

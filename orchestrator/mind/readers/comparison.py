@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from orchestrator.mind.readers.document import BrokenReportError, load_json_object
-from orchestrator.words.model import Comparison
+from orchestrator.words.results import Comparison
 
 VERSION = 1
 MAX_BYTES = 64 * 1024 * 1024

@@ -8,7 +8,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from orchestrator.mind.readers.document import BrokenReportError, load_json_object
-from orchestrator.words.model import Arc, Coverage, FileCoverage, KnownGap, PatchCoverage
+from orchestrator.words.results import Arc, Coverage, FileCoverage
+from orchestrator.words.verdict import KnownGap, PatchCoverage
 
 MAX_BYTES = 256 * 1024 * 1024
 _INTEGERS = frozenset((int,))  # bool is another type

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from orchestrator.mind.readers.event_lines import Line, parse_line
 from orchestrator.mind.readers.flaws import Flaws, shown
 from orchestrator.mind.readers.runs import Run, lead_of, phase_outcome, result_of
-from orchestrator.words.model import GpuUse, ShardPart, TestOutcome, TestResult
+from orchestrator.words.results import GpuUse, ShardPart, TestOutcome, TestResult
 
 VERSION: Final = 1
 """The version of the stream this reader knows."""

@@ -21,7 +21,7 @@ from orchestrator.mind.readers.junit_cases import EARLIER, RESULTS, TEXT_LIMIT, 
 from orchestrator.mind.readers.junit_suites import Suites, plausible_seconds
 from orchestrator.mind.readers.names import dotted, node_prefix
 from orchestrator.mind.readers.outcomes import worse
-from orchestrator.words.model import TestOutcome, TestResult
+from orchestrator.words.results import TestOutcome, TestResult
 
 _CHUNK = 1 << 16
 _RESULTS_KEPT = 100  # of one test; all of them are counted

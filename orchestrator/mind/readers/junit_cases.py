@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from orchestrator.mind.readers.flaws import first_line
 from orchestrator.mind.readers.outcomes import worse
-from orchestrator.words.model import Attempt, TestOutcome, TestResult
+from orchestrator.words.results import Attempt, TestOutcome, TestResult
 
 TEXT_LIMIT: Final = 64 * 1024
 """Characters kept of the traceback of a test."""

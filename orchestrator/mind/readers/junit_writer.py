@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from orchestrator.mind.readers.junit_cases import UNFINISHED_TYPE
 from orchestrator.mind.readers.names import junit_names, printable
-from orchestrator.words.model import TestOutcome, TestResult
+from orchestrator.words.results import TestOutcome, TestResult
 
 _ELEMENTS = {
     TestOutcome.FAILED: "failure",

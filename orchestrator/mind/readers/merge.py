@@ -12,7 +12,7 @@ from orchestrator.mind.readers.flaws import shown
 from orchestrator.mind.readers.junit import Doubt, JUnitReport
 from orchestrator.mind.readers.names import junit_names
 from orchestrator.mind.readers.outcomes import worse
-from orchestrator.words.model import TestOutcome, TestResult
+from orchestrator.words.results import TestOutcome, TestResult
 
 _INTERNAL_ERROR = "pytest::internal"  # the case with which pytest reports an error of its own
 _COMPLETE = (0, 1)  # exit codes of a pytest that ran what it had collected

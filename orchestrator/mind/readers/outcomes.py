@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.words.model import TestOutcome
+from orchestrator.words.results import TestOutcome
 
 # A call that failed says more than the teardown that failed after it; whatever is bad beats whatever is not.
 _ORDER = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from orchestrator.mind.readers.outcomes import worse
-from orchestrator.words.model import Attempt, TestOutcome, TestResult
+from orchestrator.words.results import Attempt, TestOutcome, TestResult
 
 _TEXTS_KEPT = 10  # a call, a teardown, and some of its parts
 _NEXT = {"": "", "setup": " in its call", "call": " in its teardown"}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
-from orchestrator.words.model import TierVerdict
+from orchestrator.words.verdict import TierVerdict
 
 
 class CoverageSums(Struct, frozen=True, kw_only=True):

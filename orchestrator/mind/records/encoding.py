@@ -20,17 +20,9 @@ from msgspec.structs import replace
 from orchestrator.mind.records import CoverageSums, Record
 from orchestrator.mind.records.names import lines_name, list_name, record_name
 from orchestrator.words.errors import ExitCode, InfrastructureError
-from orchestrator.words.model import (
-    Attempt,
-    Coverage,
-    FileCoverage,
-    TestOutcome,
-    TestResult,
-    TierPlan,
-    TierResult,
-    TierVerdict,
-    Verdict,
-)
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import Attempt, Coverage, FileCoverage, TestOutcome, TestResult, TierResult
+from orchestrator.words.verdict import TierVerdict, Verdict
 
 FORMAT = 1
 MAX_TEXT = 4_000  # characters of one failure's traceback

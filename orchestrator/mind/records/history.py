@@ -9,7 +9,8 @@ from msgspec import Struct, field
 
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.names import NO_COMMIT
-from orchestrator.words.model import TestOutcome, TestResult, Verdict
+from orchestrator.words.results import TestOutcome, TestResult
+from orchestrator.words.verdict import Verdict
 
 SAMPLES = 10  # newest durations that an estimate is made of
 _MEASURED = (TestOutcome.PASSED, TestOutcome.XFAILED, TestOutcome.XPASSED)

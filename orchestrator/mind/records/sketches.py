@@ -13,7 +13,7 @@ from orchestrator.mind.records import Record
 from orchestrator.mind.records.encoding import LEVELS, OUTCOMES, BrokenRecordError, quantise, seconds_of, sums
 from orchestrator.mind.records.history import measured
 from orchestrator.mind.records.names import record_name, time_of
-from orchestrator.words.model import TestOutcome, TestResult
+from orchestrator.words.results import TestOutcome, TestResult
 
 FORMAT = 1
 MAX_ROWS = 10_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.mind.render.words import shorten, visible
-from orchestrator.words.model import RunVerdict, Verdict
+from orchestrator.words.verdict import RunVerdict, Verdict
 
 # GitHub shows ten errors and ten warnings of a step and drops the others without a word; the report has them all.
 PER_STEP = 10

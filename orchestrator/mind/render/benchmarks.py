@@ -6,7 +6,7 @@ from collections import Counter
 
 from orchestrator.mind.compare import interval, moved, percent
 from orchestrator.mind.render.words import plural
-from orchestrator.words.model import BenchmarkChange, Change, Comparison
+from orchestrator.words.results import BenchmarkChange, Change, Comparison
 
 __all__ = ["against", "headline", "interval", "moved", "percent", "remarks", "short_time", "tally", "telling"]
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from orchestrator.mind.failures import insight
 from orchestrator.mind.render.words import code, code_block, details, duration, html_code, plural, sentence
-from orchestrator.words.model import Cause, Flake, Insight, RunVerdict, Standing, TestOutcome, TestResult
+from orchestrator.words.results import TestOutcome, TestResult
+from orchestrator.words.verdict import Cause, Flake, Insight, RunVerdict, Standing
 
 _OTHERS = 10  # tests named beside the first of a cause
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.mind.render.words import budget, details, duration, html_code, plural
-from orchestrator.words.model import Insight, Series
+from orchestrator.words.verdict import Insight, Series
 
 # Mermaid's own first colour is all but white. These can be read on light and dark pages: the runs, the budget.
 _COLOURS = '%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#4f7bc9, #d8504f"}}}}%%'

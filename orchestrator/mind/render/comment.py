@@ -38,16 +38,8 @@ from orchestrator.mind.render.words import (
     skipped_words,
     surprise,
 )
-from orchestrator.words.model import (
-    Benchmark,
-    Change,
-    Comparison,
-    Ending,
-    RunVerdict,
-    TestOutcome,
-    TierVerdict,
-    Verdict,
-)
+from orchestrator.words.results import Benchmark, Change, Comparison, Ending, TestOutcome
+from orchestrator.words.verdict import RunVerdict, TierVerdict, Verdict
 
 # GitHub refuses a comment over 65,536 characters and a step summary over 1 MiB. We count UTF-8 bytes, the stricter.
 COMMENT_LIMIT = 65_000

@@ -12,19 +12,10 @@ from orchestrator.mind.order import schedule_of
 from orchestrator.mind.readers.comparison import comparison_document
 from orchestrator.mind.render.causes import insight_of
 from orchestrator.mind.shards import ShardName
-from orchestrator.words.model import (
-    Cause,
-    Counts,
-    Coverage,
-    Event,
-    KnownGap,
-    PatchCoverage,
-    Plan,
-    RunVerdict,
-    TestResult,
-    TierPlan,
-    TierResult,
-)
+from orchestrator.words.event import Event
+from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.results import Counts, Coverage, TestResult, TierResult
+from orchestrator.words.verdict import Cause, KnownGap, PatchCoverage, RunVerdict
 
 VERSION = 1
 

@@ -20,18 +20,10 @@ from string import Template
 from orchestrator.mind.render.links import is_sha, repository_url, source_url
 from orchestrator.mind.render.report_data import TestColumns, data_chunks, has_charts
 from orchestrator.mind.render.words import budget, duration, expected, one_line, percent, plural, tally, visible
-from orchestrator.words.model import (
-    Counts,
-    Event,
-    Plan,
-    PythonFacts,
-    RunVerdict,
-    TestOutcome,
-    TierPlan,
-    TierResult,
-    TierVerdict,
-    Verdict,
-)
+from orchestrator.words.event import Event
+from orchestrator.words.plan import Plan, PythonFacts, TierPlan
+from orchestrator.words.results import Counts, TestOutcome, TierResult
+from orchestrator.words.verdict import RunVerdict, TierVerdict, Verdict
 
 VERDICT_WORDS = {verdict: verdict.value.capitalize().replace("-", " ") for verdict in Verdict}
 SCRIPTS = (

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from orchestrator.words.model import Event
+from orchestrator.words.event import Event
 
 
 class Links(Struct, frozen=True, kw_only=True):

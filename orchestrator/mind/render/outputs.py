@@ -6,7 +6,8 @@ import json
 import secrets
 
 from orchestrator.mind.render.documents import matrix_document, plan_document
-from orchestrator.words.model import Plan, RunVerdict
+from orchestrator.words.plan import Plan
+from orchestrator.words.verdict import RunVerdict
 
 
 def plan_outputs(plan: Plan) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from orchestrator.mind.render.words import budget, expected, gpu_minutes, plural, visible
-from orchestrator.words.model import Plan, TierPlan
+from orchestrator.words.plan import Plan, TierPlan
 
 
 def render_plan(plan: Plan) -> str:

@@ -21,17 +21,8 @@ from orchestrator.mind.excerpts import kind_of
 from orchestrator.mind.render.benchmarks import headline, interval, moved, remarks, telling
 from orchestrator.mind.render.causes import insight_of
 from orchestrator.mind.render.words import carried_words, gap_words, line_ranges, memory, per_second
-from orchestrator.words.model import (
-    Benchmark,
-    Cause,
-    Comparison,
-    Counts,
-    RunVerdict,
-    Series,
-    TestOutcome,
-    TestResult,
-    TierVerdict,
-)
+from orchestrator.words.results import Benchmark, Comparison, Counts, TestOutcome, TestResult
+from orchestrator.words.verdict import Cause, RunVerdict, Series, TierVerdict
 
 TICKS = 10_000  # per second
 

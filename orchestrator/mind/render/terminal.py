@@ -8,7 +8,8 @@ from orchestrator.mind.judge import floor_percent
 from orchestrator.mind.render.benchmarks import headline, interval, moved, remarks, telling
 from orchestrator.mind.render.causes import insight_of
 from orchestrator.mind.render.words import SYMBOLS, budget, counts, duration, plural, shorten, surprise, visible
-from orchestrator.words.model import Ending, Insight, RunVerdict, Standing, TierVerdict, Verdict
+from orchestrator.words.results import Ending
+from orchestrator.words.verdict import Insight, RunVerdict, Standing, TierVerdict, Verdict
 
 _LISTED = 20
 _COLORS = {

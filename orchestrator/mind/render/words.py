@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from html import escape
 
 from orchestrator.mind.judge import floor_percent
-from orchestrator.words.model import CarriedLines, Counts, Ending, KnownGap, SkippedHere, TierPlan, TierResult, Verdict
+from orchestrator.words.plan import TierPlan
+from orchestrator.words.results import Counts, Ending, TierResult
+from orchestrator.words.verdict import CarriedLines, KnownGap, SkippedHere, Verdict
 
 SYMBOLS = {
     Verdict.PASSED: "✅",
