@@ -5,8 +5,9 @@ One suite holds a zoo of behaviours, and is run once in each way; every behaviou
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -372,44 +373,95 @@ def test_each_attempt_has_the_limit_of_a_test(run_suite, args):
     assert "1 passed, 1 flaky" in run.out
 
 
-def test_a_worker_that_dies_is_not_tried_again(run_suite):
-    run = run_suite(
-        """
-        import os, pathlib
-        def test_dies():
-            first = pathlib.Path("died")
-            if not first.exists():
-                first.touch()
+DIES = """
+    import os, pathlib, pytest
+    def times(name):
+        file = pathlib.Path(name)
+        file.write_text((file.read_text() if file.exists() else "") + "x")
+        return len(file.read_text())
+    def test_dies_once():
+        if times("once") == 1: os._exit(3)
+    def test_dies_always():
+        os._exit(3)
+    def test_fails_then_dies():
+        tries = times("fails")
+        if tries == 2: os._exit(3)
+        assert tries == 3, "the first"
+    def test_dies_then_skips():
+        if times("skips") == 1: os._exit(3)
+        pytest.skip("no more")
+    def test_lives(): pass
+"""
+ORDER = {"version": 1, "seconds": {f"test_it.py::test_{name}": 0.1 for name in ("dies_once", "dies_always", "lives")}}
+
+
+@pytest.mark.parametrize("how", ["load", "worksteal", "longest first"])
+def test_a_test_whose_worker_died_is_tried_again_in_another(run_suite, tmp_path, how):
+    (tmp_path / "order.json").write_text(json.dumps(ORDER))
+    ordered = {"MLTIERS_ORDER": str(tmp_path / "order.json")} if how == "longest first" else {}
+    args = ["-q", "-p", "xdist", "-n", "2", "--junitxml=junit.xml", "--dist", "load" if ordered else how]
+    run = run_suite(DIES, *args, variables={"MLTIERS_RETRIES": "2", **ordered})
+
+    assert run.code == 1
+    told = {name: [e.get("rerun", False) for e in run.of("crash", nodeid=f"test_it.py::test_{name}")] for name in DYING}
+    assert told == DYING
+    assert "2 failed, 1 passed, 2 flaky" in run.out
+    assert "crashed while running 'test_it.py::test_dies_once'" in run.out
+    cases = [
+        (case.get("name"), [child.tag for child in case])
+        for case in ET.parse(run.folder / "junit.xml").iter("testcase")
+    ]
+    assert sorted((name, "failure" in tags or "error" in tags) for name, tags in cases) == [
+        ("test_dies_always", True),
+        ("test_dies_once", False),
+        ("test_dies_then_skips", True),
+        ("test_fails_then_dies", False),
+        ("test_lives", False),
+    ]
+    starts = [e["nodeid"].rpartition("_")[2] for e in run.of("start")]
+    assert Counter(starts) == {"once": 2, "always": 3, "dies": 3, "skips": 2, "lives": 1}
+
+
+DYING = {
+    "dies_once": [True],
+    "dies_always": [True, True, False],
+    "fails_then_dies": [True],
+    "dies_then_skips": [True],
+    "lives": [],
+}
+
+
+@pytest.mark.parametrize(
+    "args", [("--max-worker-restart=0",), ("--dist", "loadfile", "--max-worker-restart=0")], ids=" ".join
+)
+def test_a_crash_that_nobody_can_try_again_is_a_failure(run_suite, args):
+    run = run_suite(DIES, "-q", "-p", "xdist", "-n", "1", *args, variables={"MLTIERS_RETRIES": "2"})
+
+    assert run.code == 1
+    assert [e.get("rerun", False) for e in run.of("crash") if e["nodeid"]] == [False]
+    assert "1 failed" in run.out
+
+
+def test_a_crash_whose_retry_never_came_is_a_failure(run_suite):
+    # The session is stopped when the crash has been answered, and before the next worker is there.
+    suite = """
+        import os, pathlib, time
+        def test_dies_once():
+            if not pathlib.Path("died").exists():
+                pathlib.Path("died").touch()
                 os._exit(3)
-        def test_lives(): pass
-        """,
-        *("-q", "-p", "xdist", "-n", "2"),
-        variables={"MLTIERS_RETRIES": "2"},
-    )
+    """
+    stops = """
+        import pytest
+        def pytest_configure_node(node):
+            if node.gateway.id == "gw1": node.config.pluginmanager.get_plugin("dsession").shouldstop = "enough"
+    """
+    files = {"test_it.py": suite, "conftest.py": stops}
+    run = run_suite(files, "-q", "-p", "xdist", "-n", "1", variables={"MLTIERS_RETRIES": "2"})
 
-    assert run.code == 1
-    assert [e["nodeid"] for e in run.of("crash") if e["nodeid"]] == ["test_it.py::test_dies"]
-    assert not run.of("retry")
-    assert "1 failed, 1 passed" in run.out
-
-
-def test_a_worker_that_dies_in_a_retry_leaves_both(run_suite):
-    run = run_suite(
-        """
-        import os
-        tries = []
-        def test_dies():
-            tries.append(1)
-            if len(tries) == 2: os._exit(3)
-            assert 0, "the first"
-        """,
-        *("-q", "-p", "xdist", "-n", "2"),
-        variables={"MLTIERS_RETRIES": "2"},
-    )
-
-    assert run.code == 1
-    assert "the first" in run.of("phase", outcome="failed")[0]["message"]
-    assert len(run.of("retry")) == len([e for e in run.of("crash") if e["nodeid"]]) == 1
+    assert run.code != 0
+    assert [e.get("rerun", False) for e in run.of("crash") if e["nodeid"]] == [True, False]
+    assert "1 failed" in run.out
 
 
 @pytest.mark.parametrize("args", [("-x",), ("--maxfail=1",), ("-x", "-p", "xdist", "-n", "1")], ids=" ".join)

@@ -222,15 +222,16 @@ class WorkerEvents:
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_testnodedown(self, node: Any, error: object | None) -> None:
         if error and error != "keyboard-interrupt":
-            self._crash(node, None, one_line(str(error)), rerun=False)
+            self.crashed(node, None, one_line(str(error)), rerun=False)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when not in _PHASES:  # xdist's own report: a worker died in this test
             message = one_line(text_of(report.longrepr))
-            self._crash(getattr(report, "node", None), report.nodeid, message, rerun=report.outcome != "failed")
+            self.crashed(getattr(report, "node", None), report.nodeid, message, rerun=report.outcome != "failed")
 
-    def _crash(self, node: Any, nodeid: str | None, message: str, *, rerun: bool) -> None:
+    def crashed(self, node: Any, nodeid: str | None, message: str, *, rerun: bool) -> None:
+        """Tells that a worker died. ``rerun``: what it ran is tried again."""
         worker = getattr(getattr(node, "gateway", None), "id", "?")
         fields = {"event": "crash", "time": self.session.stream.now(), "worker": worker, "nodeid": nodeid}
         self.session.stream.write({**fields, "message": message, **({"rerun": True} if rerun else {})})

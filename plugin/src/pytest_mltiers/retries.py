@@ -22,13 +22,11 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_mltiers import RETRIES_VARIABLE
+from pytest_mltiers.crashes import ATTEMPTS, LEDGER, Crashes, Ledger
 from pytest_mltiers.reports import describe, is_part, is_strict_pass
 
 if TYPE_CHECKING:
     from pytest_mltiers.events import TestEvents
-
-ATTEMPTS = "mltiers_attempts"
-"""The attribute of a test's report that holds its earlier attempts, as xdist's controller gets them."""
 
 _OUTCOMES = (Exception, pytest.fail.Exception, pytest.skip.Exception)  # what pytest takes for the outcome of a test
 
@@ -42,6 +40,8 @@ def start(config: pytest.Config, retries: str) -> None:
     config.pluginmanager.register(Retries(config, int(retries)), "pytest_mltiers.retries")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(FlakySummary(config), "pytest_mltiers.retries.summary")
+        if config.getoption("tx", None) or config.getoption("numprocesses", None):
+            config.pluginmanager.register(Crashes(config, int(retries)), "pytest_mltiers.retries.crashes")
 
 
 class Retries:
@@ -53,6 +53,11 @@ class Retries:
         self.broken: dict[Any, Any] = {}  # fixture wider than one test that could not be set up → the request for it
         self.again: Counter[object] = Counter()  # how often such a fixture was given another try
         self.left: set[str] = set()  # to whom tests were left
+        folder = getattr(config, "workerinput", {}).get(LEDGER)
+        self.ledger = Ledger(folder) if folder else None
+        self.before: list[dict[str, str]] | None = (
+            None  # attempts at the running test whose workers died; None: not read
+        )
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -76,6 +81,7 @@ class Retries:
         events: TestEvents | None = self.config.pluginmanager.get_plugin("pytest_mltiers.events.session")
         state = _State(item)
         attempts: list[Attempt] = []
+        self.before = None
         while True:
             attempt = Attempt(self, item, nextitem, events, tries=len(attempts) + 1)
             try:
@@ -89,6 +95,9 @@ class Retries:
             attempts.append(attempt)
             if not attempt.repeats:
                 break
+            if self.ledger is not None:  # should this process die in the next one
+                told = [*self._before(item.nodeid), *(attempt.told() for attempt in attempts)]
+                self.ledger.write(item.nodeid, told)
             if events is not None:
                 events.tried_again(item.nodeid)
             state.restore(tries=len(attempts) + 1)
@@ -105,12 +114,18 @@ class Retries:
     def may_repeat(self, attempt: Attempt) -> bool:
         """Whether a failed attempt is followed by another."""
         session = attempt.item.session
-        if attempt.tries > self.retries or session.shouldstop or session.shouldfail:
+        tries = attempt.tries + len(self._before(attempt.item.nodeid))
+        if tries > self.retries or session.shouldstop or session.shouldfail:
             return False
         if any(is_strict_pass(report) for report in attempt.reports):
             return False  # it did not fail: it passed, which nobody expected
         # A fixture of a wider scope that cannot be set up costs every test that uses it: it is not tried for each.
         return all(self.again[fixture, self.broken[fixture].node] < self.retries for fixture in attempt.victim_of())
+
+    def _before(self, nodeid: str) -> list[dict[str, str]]:
+        if self.before is None:
+            self.before = self.ledger.read(nodeid) if self.ledger is not None else []
+        return self.before
 
     def _leave_to(self, other: str) -> None:
         events: Any = self.config.pluginmanager.get_plugin("pytest_mltiers.events")
