@@ -7,7 +7,7 @@ plain workers and with two that are forked (`warm: true`). ``TESTS`` is a path i
 beside it. Without arguments: three projects that need nothing, and pytest-xdist's tests of itself.
 
 Those start pytests of their own, hundreds of them, which no front door of ours sees: there, every such pytest is
-started as a warm tier starts it, and has NumPy imported before it forks.
+started as a warm tier starts it, and has NumPy imported by the copy that its workers are forked from.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ numbers = itertools.count()
 def _getpytestargs(self):
     order = os.path.join(os.environ["ORDERS"], f"{{os.getpid()}}-{{next(numbers)}}.json")
     with open(order, "w") as file:
-        json.dump({{"modules": ["numpy"]}}, file)
+        json.dump({{"modules": [], "later": ["numpy"]}}, file)
     return (sys.executable, {str(PLUGIN / "pytest_mltiers/warm/start.py")!r}, order, "--", "-p", "pytest_mltiers")
 
 Pytester._getpytestargs = _getpytestargs
@@ -110,8 +110,9 @@ def of_xdist(source: Path, tests: str, python: str) -> Runs:
             f"{case.get('classname')}::{case.get('name')}": next((c.tag for c in case), "passed")
             for case in ET.parse(junit).iter("testcase")
         }
-    forked = sum(bool(json.loads(order.read_text()).get("warm")) for order in orders.iterdir())
-    return Runs(**outcomes, said=f"numpy, in {forked} of {len(list(orders.iterdir()))} pytests that it starts")
+    answers = [json.loads(order.read_text()) for order in orders.glob("*.json")]
+    forked = sum(bool(answer.get("warm")) for answer in answers)
+    return Runs(**outcomes, said=f"numpy, for {forked} of {len(answers)} pytests that it starts")
 
 
 def main() -> None:

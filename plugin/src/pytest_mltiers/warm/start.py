@@ -225,8 +225,10 @@ class Run:
         return time.monotonic() - self.began + float(self.told.get("spent", 0.0))
 
     def _write(self, what: dict[str, Any]) -> None:
-        with open(self.file, "w", encoding="utf-8") as stream:  # noqa: PTH123
+        beside = f"{self.file}.{os.getpid()}"
+        with open(beside, "w", encoding="utf-8") as stream:  # noqa: PTH123
             json.dump(what, stream)
+        os.replace(beside, self.file)  # noqa: PTH105 -- whoever is ended meanwhile leaves no half of it
 
 
 def _say(text: str) -> None:
