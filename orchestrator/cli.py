@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from orchestrator.hands.history_commands import Past
     from orchestrator.hands.publish import Published
     from orchestrator.line.prepare import Hands, Options
+    from orchestrator.tools.cancellation import Cancellation
     from orchestrator.tools.github import GitHub
-    from orchestrator.tools.process import Cancellation
     from orchestrator.words.environment import Environment
 
 # GitHub interrupts a cancelled step, terminates it after 7.5 s and kills it 2.5 s later.
@@ -197,8 +197,8 @@ def _plan(arguments: argparse.Namespace) -> ExitCode:
     from orchestrator.mind.render.documents import plan_document
     from orchestrator.mind.render.outputs import plan_outputs
     from orchestrator.mind.render.plan_table import render_plan
+    from orchestrator.tools.cancellation import Cancellation
     from orchestrator.tools.job import append
-    from orchestrator.tools.process import Cancellation
 
     hands = _hands(Cancellation())
     _, plan = prepare(_options(arguments), hands)
@@ -212,16 +212,23 @@ def _plan(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _run(arguments: argparse.Namespace) -> ExitCode:
-    from orchestrator.line.pipeline import run
+    from orchestrator.hands.ahead import start_ahead
+    from orchestrator.tools.cancellation import Cancellation
 
-    return _conclude(arguments, run)
+    with Cancellation.on_signals(*_signals()) as cancel:
+        # Before anything that takes long to import.
+        kept = start_ahead(arguments.config, python=arguments.python, variables=os.environ)
+        with kept or contextlib.nullcontext():
+            from orchestrator.line.pipeline import run
+
+            return _conclude(arguments, cancel, lambda options, hands: run(options, hands, kept))
 
 
 def _dispatch(arguments: argparse.Namespace) -> ExitCode:
     from orchestrator.line.dispatching import dispatch, sweep_only
     from orchestrator.mind.render.documents import dispatch_document, verdict_document
     from orchestrator.mind.render.terminal import render_terminal
-    from orchestrator.tools.process import Cancellation
+    from orchestrator.tools.cancellation import Cancellation
 
     with Cancellation.on_signals(*_signals()) as cancel:
         hands = _hands(cancel)
@@ -243,20 +250,22 @@ def _dispatch(arguments: argparse.Namespace) -> ExitCode:
 
 def _report(arguments: argparse.Namespace) -> ExitCode:
     from orchestrator.line.reporting import report
+    from orchestrator.tools.cancellation import Cancellation
 
     # Millions of lines and tests are read and kept to the end: looking through them again and again finds no garbage.
     gc.set_threshold(100_000, 50, 100)
-    return _conclude(arguments, lambda options, hands: report(options, arguments.folders, hands))
+    with Cancellation.on_signals(*_signals()) as cancel:
+        return _conclude(arguments, cancel, lambda options, hands: report(options, arguments.folders, hands))
 
 
-def _conclude(arguments: argparse.Namespace, line: Callable[[Options, Hands], Published]) -> ExitCode:
+def _conclude(
+    arguments: argparse.Namespace, cancel: Cancellation, line: Callable[[Options, Hands], Published]
+) -> ExitCode:
+    hands = _hands(cancel)
+    published = line(_options(arguments), hands)
     from orchestrator.mind.render.documents import verdict_document
     from orchestrator.mind.render.terminal import render_terminal
-    from orchestrator.tools.process import Cancellation
 
-    with Cancellation.on_signals(*_signals()) as cancel:
-        hands = _hands(cancel)
-        published = line(_options(arguments), hands)
     run = published.run
     if arguments.json:
         say(json.dumps(verdict_document(run)) + "\n")
@@ -367,7 +376,8 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 
 def _read_environment() -> Environment:
-    from orchestrator.words.environment import SECRET_VARIABLES, Environment
+    from orchestrator.words.environment import Environment
+    from orchestrator.words.secrets import SECRET_VARIABLES
 
     environment = Environment.read(os.environ, terminal=sys.stderr.isatty())
     if environment.token is not None:

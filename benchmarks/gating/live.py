@@ -16,8 +16,8 @@ from orchestrator.hands.base_tree import Base
 from orchestrator.hands.pairs import Bench, compare_with_base
 from orchestrator.mind.how import BY_TURNS
 from orchestrator.mind.readers.comparison import comparison_document
+from orchestrator.tools.cancellation import Cancellation
 from orchestrator.tools.git import Git
-from orchestrator.tools.process import Cancellation
 from orchestrator.words.environment import Environment
 from orchestrator.words.plan import TierPlan
 

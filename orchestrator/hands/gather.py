@@ -26,7 +26,8 @@ from orchestrator.mind.records.history import History
 from orchestrator.mind.trust import Ruled, Standing, apply_base
 from orchestrator.tools.git import Git, GitError
 from orchestrator.tools.github import GitHub
-from orchestrator.tools.interpreter import Question, find_python
+from orchestrator.tools.interpreter import PATIENCE, Question, facts_in, find_python
+from orchestrator.tools.kept import Kept
 from orchestrator.words.environment import Environment
 from orchestrator.words.errors import ConfigError, InfrastructureError, UsageError
 from orchestrator.words.event import ChangedFile, Changes, Event
@@ -158,18 +159,37 @@ def missing_paths(config: Config, root: Path) -> list[str]:
 
 @contextlib.contextmanager
 def asking_pythons(
-    config: Config, root: Path, environment: Environment
+    config: Config, root: Path, environment: Environment, kept: Kept | None = None
 ) -> Iterator[Callable[[], dict[str, PythonFacts]]]:
     """Ask each Python that a tier names for its facts; it starts while we go on. What is yielded waits for the answers,
-    by those names. Both raise UsageError.
+    by those names. Both raise UsageError. ``kept``: one that was asked already, if it is one of them.
     """
     variables = environment.for_tests({})
-    asked: dict[str, tuple[str, Question]] = {}
+    paths: dict[str, str] = {}
+    asked: dict[str, Question] = {}
+
+    def answers() -> dict[str, PythonFacts]:
+        facts: dict[str, PythonFacts] = {}
+        if kept is not None and kept.python in paths.values():
+            answer = facts_in(kept.answer(within=PATIENCE / 3))
+            facts |= {kept.python: answer} if answer is not None else {}
+        for path in paths.values():
+            if path not in facts:
+                put_to(path)
+                facts[path] = asked[path].answer()
+        return {name: replace(facts[path], executable=path) for name, path in paths.items()}
+
     with contextlib.ExitStack() as stack:
+
+        def put_to(path: str) -> None:
+            if path not in asked:
+                asked[path] = stack.enter_context(Question(path, variables=variables))
+
         for name in dict.fromkeys(tier.python for tier in config.tiers.values()):
-            executable = find_python(name, variables=environment.variables, root=root)
-            asked[name] = executable, stack.enter_context(Question(executable, variables=variables))
-        yield lambda: {name: replace(one.answer(), executable=path) for name, (path, one) in asked.items()}
+            paths[name] = find_python(name, variables=environment.variables, root=root)
+            if kept is None or paths[name] != kept.python:
+                put_to(paths[name])
+        yield answers
 
 
 def replace_python(config: Config, python: str) -> Config:

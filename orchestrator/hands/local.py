@@ -23,7 +23,7 @@ from orchestrator.hands.collect import collect_run, write_json, write_result
 from orchestrator.hands.pairs import Bench, compare_with_base
 from orchestrator.hands.progress import Progress
 from orchestrator.hands.results_folder import prepare_out
-from orchestrator.hands.warm import became_of_it, plugin_folder, warm_command, with_plugin
+from orchestrator.hands.warm import became_of_it, warm_command, with_plugin
 from orchestrator.mind.changepoints import compare_with_history
 from orchestrator.mind.judge import NOTHING_CHANGED, judge_tier
 from orchestrator.mind.order import Order, order_document
@@ -33,10 +33,12 @@ from orchestrator.mind.readers.document import BrokenReportError
 from orchestrator.mind.records.contexts import contexts_document
 from orchestrator.mind.records.history import History
 from orchestrator.mind.shards import Timings
+from orchestrator.tools.cancellation import Cancellation
 from orchestrator.tools.contexts import ContextsError, read_coverage_contexts
 from orchestrator.tools.kept import Kept
 from orchestrator.tools.machine import fingerprint
-from orchestrator.tools.process import Cancellation, ProcessOutcome, supervise
+from orchestrator.tools.plugin import plugin_folder
+from orchestrator.tools.process import ProcessOutcome, supervise
 from orchestrator.tools.salvage import CHECKPOINT_SECONDS, CHECKPOINT_VARIABLE, salvage_coverage
 from orchestrator.words.environment import Environment
 from orchestrator.words.errors import MltiersError
@@ -55,6 +57,7 @@ TIMINGS_VARIABLE = "MLTIERS_TIMINGS"
 
 _PATIENCE = {Ending.DEADLINE: 20.0, Ending.CANCELLED: 2.0}  # seconds for lost coverage: a cancelled job has few left
 _NO_BASE = Base(absent="there is no base to compare with")
+_STARTED = 0.1  # seconds in which a tier's processes are started, which shall have the interpreter for itself
 _GOOD = (Verdict.PASSED, Verdict.FLAKY)
 
 
@@ -75,8 +78,13 @@ class Workplace(Struct, frozen=True, kw_only=True):
     kept: Kept | None = None  # the process that warm tiers are forked from
 
 
-def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, TierResult]:
-    """Run every tier of the plan that runs here, and collect each as it ends. Never raises for what tests do."""
+def run_here(
+    plan: Plan, place: Workplace, progress: Progress, meanwhile: Callable[[], object] = lambda: None
+) -> dict[str, TierResult]:
+    """Run every tier of the plan that runs here, and collect each as it ends. Never raises for what tests do.
+
+    ``meanwhile`` is called once, while they run.
+    """
     waiting = {tier.name: tier for tier in plan.tiers if tier.run and tier.where == "here"}
     running: dict[str, TierPlan] = {}
     verdicts: dict[str, TierVerdict] = {}
@@ -102,7 +110,11 @@ def run_here(plan: Plan, place: Workplace, progress: Progress) -> dict[str, Tier
             work = _into(finished, tier, place, progress)
             threading.Thread(target=work, name=f"tier {tier.name}", daemon=True).start()
         if running:
-            outcome = finished.get()
+            try:
+                outcome = finished.get(timeout=_STARTED)
+            except queue.Empty:
+                meanwhile()
+                outcome = finished.get()
             if isinstance(outcome, Exception):
                 place.cancel.set("a defect of mltiers")  # what else is running must not outlive us
                 raise outcome
@@ -187,7 +199,7 @@ def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
         write_json(folder / "timings.json", {"snapshot": timings.snapshot, "seconds": dict(timings.seconds or {})})
     if (order := place.orders.get(tier.name)) is not None:
         write_json(folder / "order.json", order_document(order))
-    kept = place.kept if place.kept is not None and tier.name in place.kept.keeping.tiers else None
+    kept = place.kept if place.kept is not None and place.kept.is_for(tier.name) else None
     with progress.following(tier.name, events):
         done = supervise(
             warm_command(tier, folder, plugin_folder(), kept=kept is not None),

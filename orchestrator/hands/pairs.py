@@ -29,8 +29,9 @@ from orchestrator.hands.base_tree import (
 )
 from orchestrator.mind.compare import MOST_BLOCKS, RESOLUTION, block_value, estimate, least_blocks, undecided
 from orchestrator.mind.render.words import plural
+from orchestrator.tools.cancellation import Cancellation
 from orchestrator.tools.git import GitError
-from orchestrator.tools.process import Cancellation, supervise
+from orchestrator.tools.process import supervise
 from orchestrator.words.plan import TierPlan
 from orchestrator.words.results import BenchmarkChange, Change, Comparison, Ending
 

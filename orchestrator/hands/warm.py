@@ -17,10 +17,10 @@ from orchestrator.mind.preload import MOST_FILES, keeping, survey
 from orchestrator.mind.tracing import FILES as COVERAGE_FILES
 from orchestrator.mind.tracing import Measuring, measuring
 from orchestrator.tools.kept import Kept
+from orchestrator.tools.plugin import plugin_folder
 from orchestrator.words.environment import Environment
 from orchestrator.words.plan import Plan, Suite, TierPlan
 
-HERE = Path(__file__).resolve().parents[1]  # our package
 REPORT = "warm.json"
 _SETTINGS = ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg", "pytest.toml")
 _NOT_OURS = frozenset(("node_modules", "build", "dist", "__pycache__", "venv", "site-packages"))
@@ -106,6 +106,8 @@ def became_of_it(tier: TierPlan, folder: Path) -> tuple[str, ...]:
         left_out = "".join(f"; {name} was left out: it {why}" for name, why in told["without"].items())
         if not told["warm"]:
             return (f"{'plain workers' if tier.workers > 1 else 'not warm'}: {told['reason']}",)
+        if not (told["modules"] or left_out or told.get("fresh")):
+            return ()  # pytest alone
         names = ", ".join(told["modules"][:6]) or "pytest alone"
         which = "the process kept for this run, which" if told.get("kept") else "a process that"
         afresh = f"; not from {told['fresh']}" if told.get("fresh") else ""
@@ -115,15 +117,6 @@ def became_of_it(tier: TierPlan, folder: Path) -> tuple[str, ...]:
         if tier.workers == 1:
             return ()
         return ("plain workers: the process to fork them from did not come up",)
-
-
-def plugin_folder() -> Path:
-    """The folder that holds ``pytest_mltiers`` and nothing else that could be imported.
-
-    Installed from a wheel it lies inside our package; in a checkout it is the plugin project's source folder.
-    """
-    carried = HERE / "_plugin"
-    return carried if carried.is_dir() else HERE.parent / "plugin" / "src"
 
 
 def with_plugin(env: dict[str, str], tier: TierPlan) -> dict[str, str]:
@@ -136,11 +129,14 @@ def with_plugin(env: dict[str, str], tier: TierPlan) -> dict[str, str]:
 
 
 class KeepingWarm:
-    """A context manager: the process that is kept warm for a run, from the moment a plan says what it has to import."""
+    """A context manager: the process that is kept warm for a run, from the moment a plan says what it has to import.
 
-    def __init__(self, environment: Environment) -> None:
+    ``kept``: one that waits to be told that.
+    """
+
+    def __init__(self, environment: Environment, kept: Kept | None = None) -> None:
         self._environment = environment
-        self.kept: Kept | None = None
+        self.kept = kept
 
     def __enter__(self) -> KeepingWarm:
         return self
@@ -153,14 +149,18 @@ class KeepingWarm:
         wanted = keeping(plan.tiers)
         if self.kept is not None and wanted is not None and self.kept.serves(wanted):
             return
-        self.end()
+        waiting = self.kept is not None and self.kept.keeping is None
+        if wanted is None or self.kept is None or not waiting or self.kept.python != wanted.python:
+            self.end()
         if wanted is None:
             return
         tier = next(tier for tier in plan.tiers if tier.name in wanted.tiers)
         variables = with_plugin(self._environment.for_tests(wanted.env), tier)
         # Without it a tier imports for itself.
         with contextlib.suppress(OSError):
-            self.kept = Kept(wanted, root=root, variables=variables, plugin=plugin_folder())
+            if self.kept is None:
+                self.kept = Kept(wanted.python, root=root, variables=variables, plugin=plugin_folder())
+            self.kept.keep(wanted, variables)
 
     def end(self) -> None:
         """End it, where there is one."""

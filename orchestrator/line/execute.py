@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from orchestrator.hands.base_tree import Base, find_base
 from orchestrator.hands.dispatch import Office
@@ -26,10 +26,18 @@ from orchestrator.words.results import TierResult
 
 
 def execute(
-    plan: Plan, situation: Situation, options: Options, hands: Hands, office: Office | None, kept: Kept | None
+    plan: Plan,
+    situation: Situation,
+    options: Options,
+    hands: Hands,
+    office: Office | None,
+    kept: Kept | None,
+    *,
+    meanwhile: Callable[[], object],
 ) -> dict[str, TierResult]:
     """Start what belongs elsewhere, run what runs here, collecting each tier as it ends, and wait where that is wanted.
 
+    ``meanwhile`` is called while the first tiers run.
     Raises UsageError where the tests' Python has no pytest.
     """
     for tier in plan.tiers:
@@ -57,7 +65,7 @@ def execute(
     elsewhere.start({})
     progress = Progress(hands.talk, terminal=hands.terminal, grouped=hands.environment.in_actions)
     with contextlib.closing(progress):
-        results = run_here(plan, place, progress)
+        results = run_here(plan, place, progress, meanwhile)
     verdicts = {n: judge_tier(plan.tier(n), result, changed=changed).verdict for n, result in results.items()}
     elsewhere.start(verdicts)
     results |= elsewhere.wait(verdicts, out=out, root=situation.root) if options.wait else elsewhere.leave()

@@ -1,7 +1,7 @@
 """The straight line: event → config → plan → execute → collect → judge → render → publish.
 
-The first three are `prepare`, the next two `execute`, the rest `conclude`. The last two are imported while the tests'
-Python is starting up.
+The first three are `prepare`, the next two `execute`, the rest `conclude`. Each is imported while something else is
+waited for: the tests' Python, or the tests.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from orchestrator.line.prepare import Hands, Options, out_folder, prepare
 
 if TYPE_CHECKING:
     from orchestrator.hands.publish import Published
+    from orchestrator.tools.kept import Kept
 
 
-def run(options: Options, hands: Hands) -> Published:
-    """`mltiers run`. Raises UsageError and ConfigError before anything runs; after that there is always a verdict."""
-    with KeepingWarm(hands.environment) as warm:
-        situation, plan = prepare(options, hands, meanwhile=_import_the_rest, early=warm.start)
-        from orchestrator.line.conclude import conclude
+def run(options: Options, hands: Hands, kept: Kept | None = None) -> Published:
+    """`mltiers run`. Raises UsageError and ConfigError before anything runs; after that there is always a verdict.
+
+    ``kept``: a Python that may turn out to be the tests', started ahead.
+    """
+    with KeepingWarm(hands.environment, kept) as warm:
+        situation, plan = prepare(options, hands, kept=kept, meanwhile=_import_what_follows, early=warm.start)
         from orchestrator.line.execute import execute
         from orchestrator.line.office import open_office, without_github
 
@@ -28,12 +31,18 @@ def run(options: Options, hands: Hands) -> Published:
         plan = without_github(plan, options) if office is None and not situation.event.on_github else plan
         with own_folder(out_folder(options, situation)):
             warm.start(plan, situation.root)
-            results = execute(plan, situation, options, hands, office, warm.kept)
+            results = execute(plan, situation, options, hands, office, warm.kept, meanwhile=_import_the_end)
             warm.end()
+            from orchestrator.line.conclude import conclude
+
             return conclude(plan, results, situation, options, hands)
 
 
-def _import_the_rest() -> None:
-    import orchestrator.line.conclude
+def _import_what_follows() -> None:
     import orchestrator.line.execute
     import orchestrator.line.office  # noqa: F401
+
+
+def _import_the_end() -> None:
+    import orchestrator.line.conclude
+    import orchestrator.mind.render.terminal  # noqa: F401

@@ -19,9 +19,10 @@ from orchestrator.hands.warm import survey_coverage, survey_suites
 from orchestrator.mind.how import Machine
 from orchestrator.mind.plan import Request, make_plan
 from orchestrator.mind.shards import ShardName
+from orchestrator.tools.cancellation import Cancellation
 from orchestrator.tools.github import GitHub
+from orchestrator.tools.kept import Kept
 from orchestrator.tools.machine import effective_cpus, effective_memory, fingerprint
-from orchestrator.tools.process import Cancellation
 from orchestrator.words.environment import Environment
 from orchestrator.words.errors import Cancelled, UsageError
 from orchestrator.words.plan import Plan, PythonFacts
@@ -67,22 +68,29 @@ def prepare(
     hands: Hands,
     *,
     runs: bool = True,
+    kept: Kept | None = None,
     meanwhile: Callable[[], object] = lambda: None,
     early: Early | None = None,
 ) -> tuple[Situation, Plan]:
     """Event, configuration and plan: everything that is decided before anything runs.
 
     ``runs`` False: for results that were collected elsewhere, no Python is looked at, and no ml-tiers.yml is needed.
-    ``meanwhile`` is called while the tests' Pythons are starting up to say what they have installed.
-    ``early`` receives, before the history is read, what the plan will be as far as that has no say in it, and the
-    configuration's folder. Raises Cancelled, at once, for a signal.
+    ``kept``: a Python that was started ahead, and was asked what it has installed. ``meanwhile`` is called while others
+    are starting up to say so. ``early`` receives, before a history is fetched, what the plan will be as far as that has
+    no say in it, and the configuration's folder. Raises Cancelled, at once, for a signal.
     """
     with _ended_by_signals(hands.cancel):
-        return _prepare(options, hands, runs=runs, meanwhile=meanwhile, early=early)
+        return _prepare(options, hands, runs=runs, kept=kept, meanwhile=meanwhile, early=early)
 
 
 def _prepare(
-    options: Options, hands: Hands, *, runs: bool, meanwhile: Callable[[], object], early: Early | None
+    options: Options,
+    hands: Hands,
+    *,
+    runs: bool,
+    kept: Kept | None,
+    meanwhile: Callable[[], object],
+    early: Early | None,
 ) -> tuple[Situation, Plan]:
     situation = gather(
         config=options.config,
@@ -107,7 +115,7 @@ def _prepare(
     )
     pythons: Mapping[str, PythonFacts] = {}
     if runs:
-        with asking_pythons(config, situation.root, hands.environment) as answers:
+        with asking_pythons(config, situation.root, hands.environment, kept) as answers:
             machine = replace(
                 machine,
                 suites=survey_suites(config, situation.root, machine.variables),
@@ -138,7 +146,7 @@ def _prepare(
             notes=situation.notes,
         )
 
-    if early is not None:
+    if early is not None and situation.event.on_github:  # elsewhere the history is a folder
         early(planned(situation), situation.root)
     situation = recall(situation, environment=hands.environment, deadline=hands.seconds_left)
     plan = planned(situation)

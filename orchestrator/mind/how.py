@@ -72,8 +72,8 @@ def how_here(
         notes.append("no benchmark can be read: pytest-benchmark is not installed")
     env |= _threads(workers, machine, env)
     warm = _warmth(tier, planned.name, python, machine, env, workers=workers)
-    if warm is not None:
-        details.append(said(warm, workers=workers))
+    if warm is not None and (told := said(warm, workers=workers)) is not None:
+        details.append(told)
     return replace(
         planned,
         workers=workers,

@@ -159,7 +159,7 @@ def warmth(
     None: there is nothing to fork, or nobody wants it. Of one process alone, which can only be forked from a process
     that is kept for the run, it is not said why it is not.
     """
-    found = _warmth(wanted, modules, suite, python, gpus=gpus, threads=threads)
+    found = _warmth(wanted, modules, suite, python, workers=workers, gpus=gpus, threads=threads)
     return found if workers > 1 or (found is not None and found.warm) else None
 
 
@@ -169,6 +169,7 @@ def _warmth(
     suite: Suite | None,
     python: PythonFacts,
     *,
+    workers: int,
     gpus: int,
     threads: str | None,
 ) -> Warmth | None:
@@ -183,12 +184,12 @@ def _warmth(
     if modules != "auto":
         early = tuple(module for module in modules if module in suite.modules)
         suite = replace(suite, modules=early, later=tuple(module for module in modules if module not in early))
-    if not (suite.modules or suite.later) and wanted == "auto":
-        return Warmth(warm=False, reason="the tests import nothing that could be imported for all of them")
-    if threads != "1" and wanted == "auto":
+    sets = () if wanted is True else suite.sets
+    if threads != "1" and wanted == "auto" and (suite.modules or suite.later):
+        if workers == 1:  # pytest is imported for it all the same
+            return Warmth(warm=True, reason="", suite=replace(suite, modules=(), later=(), sets=sets))
         count = f"{threads} threads" if threads else "threads for every core"
         return Warmth(warm=False, reason=f"NumPy starts {count} when it is imported, and threads cannot be forked")
-    sets = () if wanted is True else suite.sets
     return Warmth(warm=True, reason="", suite=replace(suite, sets=sets))
 
 
@@ -237,13 +238,13 @@ def _brought(tier: TierPlan) -> list[str]:
     return [*suite.modules, *suite.later]
 
 
-def said(warmth: Warmth, *, workers: int) -> str:
-    """The plan's note about it."""
+def said(warmth: Warmth, *, workers: int) -> str | None:
+    """The plan's note about it; None: it is not worth one."""
     if not warmth.warm:
         return f"plain workers: {warmth.reason}"
     who = "warm workers" if workers > 1 else "warm"
     names = list(dict.fromkeys(module.partition(".")[0] for module in (*warmth.suite.modules, *warmth.suite.later)))
     if not names:
-        return f"{who}: forked from one process"
+        return None
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     return f"{who}: forked from one process that has imported what there is of {shown}"

@@ -8,9 +8,12 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.words.errors import UsageError
-from orchestrator.words.plan import PythonFacts
+
+if TYPE_CHECKING:
+    from orchestrator.words.plan import PythonFacts
 
 # Runs in the user's Python. `sys.path[0]` is the working directory under -c: dropped first, so that a project's own
 # json.py is not ours. Only metadata is read; importing pytest or torch would cost seconds.
@@ -27,6 +30,9 @@ for key, name in (("pytest", "pytest"), ("xdist", "pytest-xdist"), ("cov", "pyte
 print("\\n" + ANSWER + json.dumps(facts))
 """
 _ANSWER = "pytest-mltiers facts: "  # whatever else a sitecustomize prints
+PATIENCE = 30.0  # seconds for it to answer
+PROBE = f"ANSWER = {_ANSWER!r}{_PROBE}"
+"""A program for the user's Python, of whose output ``facts_in`` makes sense."""
 
 
 def find_python(name: str, *, variables: Mapping[str, str], root: Path) -> str:
@@ -52,13 +58,13 @@ def find_python(name: str, *, variables: Mapping[str, str], root: Path) -> str:
 class Question:
     """A Python that is asked what it has installed, and answers while we go on. A context manager: it ends with it."""
 
-    def __init__(self, executable: str, *, variables: Mapping[str, str], timeout: float = 30.0) -> None:
+    def __init__(self, executable: str, *, variables: Mapping[str, str], timeout: float = PATIENCE) -> None:
         """``variables``: the environment the tests would get. Raises UsageError where it cannot be started."""
         self._executable = executable
         self._timeout = timeout
         try:
             self._process = subprocess.Popen(
-                [executable, "-c", f"ANSWER = {_ANSWER!r}{_PROBE}"],
+                [executable, "-c", PROBE],
                 env=dict(variables),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -80,10 +86,17 @@ class Question:
             output, errors = self._process.communicate(timeout=self._timeout)
         except subprocess.TimeoutExpired:
             raise UsageError(f"python: {self._executable} did not answer within {self._timeout:g} s") from None
-        lines = output.decode(errors="replace").splitlines()
-        answer = next((line for line in reversed(lines) if line.startswith(_ANSWER)), None)
-        if answer is None:
+        found = facts_in(output.decode(errors="replace"))
+        if found is None:
             said = errors.decode(errors="replace").strip().splitlines()
             why = said[-1][:300] if said else f"exit code {self._process.returncode}, and no answer"
             raise UsageError(f"python: {self._executable} is not a Python >= 3.8: {why}")
-        return PythonFacts(**json.loads(answer.removeprefix(_ANSWER)))
+        return found
+
+
+def facts_in(output: str) -> PythonFacts | None:
+    """What ``PROBE`` has found out, None where its answer is not in its output."""
+    from orchestrator.words.plan import PythonFacts  # noqa: PLC0415 -- takes long, and whoever asks has it by then
+
+    answer = next((line for line in reversed(output.splitlines()) if line.startswith(_ANSWER)), None)
+    return PythonFacts(**json.loads(answer.removeprefix(_ANSWER))) if answer is not None else None

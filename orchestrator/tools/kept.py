@@ -18,15 +18,19 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.tools import tree
-from orchestrator.words.plan import Keeping
+
+if TYPE_CHECKING:
+    from orchestrator.words.plan import Keeping
 
 KEPT: set[int] = set()
 """Children of ours that are kept: what is below one of them belongs to a tier that has its own supervisor."""
 
 _SUPERVISOR = "orchestrator.tools.supervisor"
 _ENDS_WITHIN = 5.0  # seconds for a process that was sent KILL
+_READS_WITHIN = 5.0  # seconds for more of an order than a socket holds
 
 
 class Forked:
@@ -57,30 +61,34 @@ class Forked:
 
 
 class Kept:
-    """A context manager: the process ends with it. To be made in the main thread, with which the process ends, too."""
+    """A context manager: the process ends with it. To be made in the main thread, with which the process ends, too.
 
-    def __init__(self, keeping: Keeping, *, root: Path, variables: Mapping[str, str], plugin: Path) -> None:
-        """Start it. ``variables``: its whole environment. ``plugin``: the folder of ``pytest_mltiers``.
+    ``keeping``: what it was told to import; None: it waits to be told.
+    """
+
+    def __init__(self, python: str, *, root: Path, variables: Mapping[str, str], plugin: Path, probe: str = "") -> None:
+        """Start it: it imports what every pytest needs. ``variables``: its whole environment. ``plugin``: the folder of
+        ``pytest_mltiers``. ``probe``: a program that it first runs, see ``answer``.
 
         Raises OSError where it cannot be started.
         """
-        self.keeping = keeping
+        self.python = python
+        self.variables = dict(variables)
+        self.keeping: Keeping | None = None
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="mltiers-kept-")
-        order = Path(self._folder.name) / "kept.json"
-        order.write_text(
-            json.dumps({"modules": keeping.modules, "own": keeping.own, "rewritten": keeping.rewritten, "sets": []})
-        )
+        self._order = Path(self._folder.name) / "kept.json"
         start = plugin / "pytest_mltiers" / "warm" / "start.py"
         ours = Path(__file__).absolute().parents[2]
         self._control, theirs = socket.socketpair()
+        keep = ("--keep", str(theirs.fileno()), str(ours), _SUPERVISOR, probe)
         try:
             self._process = subprocess.Popen(
-                [keeping.python, str(start), str(order), "--keep", str(theirs.fileno()), str(ours), _SUPERVISOR],
+                [python, str(start), str(self._order), *keep],
                 cwd=root,
-                env=dict(variables),
+                env=self.variables,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if probe else subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # Ctrl-C reaches us alone
@@ -118,13 +126,45 @@ class Kept:
         KEPT.discard(self._process.pid)
         self._folder.cleanup()
 
+    def answer(self, *, within: float) -> str:
+        """What the probe has printed, once. As much as there is of it after so many seconds."""
+        output = self._process.stdout
+        if output is None:
+            return ""
+        poll = select.poll()
+        poll.register(output, select.POLLIN)
+        until = time.monotonic() + within
+        parts = b""
+        with output:
+            while poll.poll(max(0.0, until - time.monotonic()) * 1000) and (part := os.read(output.fileno(), 65536)):
+                parts += part
+        return parts.decode(errors="replace")
+
+    def keep(self, keeping: Keeping, variables: Mapping[str, str]) -> None:
+        """Tell it what to import, once. ``variables``: the whole environment that is for. Raises OSError."""
+        order = {"modules": keeping.modules, "own": keeping.own, "rewritten": keeping.rewritten, "sets": []}
+        beside = self._order.with_suffix(".new")
+        beside.write_text(json.dumps(order))
+        beside.rename(self._order)
+        message = json.dumps(dict(variables)).encode()
+        self._control.settimeout(_READS_WITHIN)
+        self._control.sendall(len(message).to_bytes(4, "big") + message)
+        self._control.settimeout(None)
+        self.keeping = keeping
+
     def serves(self, wanted: Keeping) -> bool:
         """Whether it will do where ``wanted`` is: it then serves these tiers."""
         mine = self.keeping
-        if (mine.python, mine.env) != (wanted.python, wanted.env) or not set(mine.modules) <= set(wanted.modules):
+        if mine is None or self.python != wanted.python:
+            return False
+        if mine.env != wanted.env or not set(mine.modules) <= set(wanted.modules):
             return False
         self.keeping = wanted
         return True
+
+    def is_for(self, tier: str) -> bool:
+        """Whether this tier is to be forked from it."""
+        return self.keeping is not None and tier in self.keeping.tiers
 
     def fork(self, descriptors: Sequence[int], *, until: float | None, stop: Sequence[int]) -> Forked | None:
         """A supervisor with these as its descriptors 0, 1, 2 and so on. None where none is to be had before ``until``

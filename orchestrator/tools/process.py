@@ -24,16 +24,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import asdict
 
 from orchestrator.tools import tree
+from orchestrator.tools.cancellation import Cancellation
 from orchestrator.tools.kept import KEPT, Forked, Kept
 from orchestrator.tools.output import Output
 from orchestrator.words.errors import InfrastructureError
@@ -92,60 +92,6 @@ class ProcessOutcome(Struct, frozen=True, kw_only=True):
     output_bytes: int = 0  # all it printed
     peak_memory: int | None = None  # bytes: resident, of whichever of its processes held most; None: unknown
     output_complete: bool = True  # False: the log was cut at its limit
-
-
-class Cancellation:
-    """A flag, set once from a signal handler or another thread, that any number of ``supervise`` calls wait for."""
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-        self.reason: str | None = None
-        self.at: float | None = None  # on the monotonic clock
-
-    def set(self, reason: str = "cancelled") -> None:
-        """Stop everything that waits for this. Idempotent; safe in a signal handler."""
-        if self.reason is None:
-            self.reason = reason
-            self.at = time.monotonic()
-            os.write(self._write, b"x")
-
-    @property
-    def is_set(self) -> bool:
-        return self.reason is not None
-
-    def fileno(self) -> int:
-        """A file descriptor that is readable from the moment the flag is set. Never read from it."""
-        return self._read
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait till it is set. Returns whether it is."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._read, selectors.EVENT_READ)
-            return bool(selector.select(timeout))
-
-    def close(self) -> None:
-        """Give the descriptors back. Whoever still waits takes it as set."""
-        os.close(self._read)
-        os.close(self._write)
-
-    @classmethod
-    @contextlib.contextmanager
-    def on_signals(cls, *numbers: signal.Signals) -> Iterator[Cancellation]:
-        """A cancellation set by these signals (INT, TERM and HUP if none is named). In the main thread only."""
-        cancellation = cls()
-
-        def handler(number: int, _: FrameType | None) -> None:
-            cancellation.set(f"received {signal.Signals(number).name}")
-
-        chosen = numbers or (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, handler) for number in chosen}
-        try:
-            yield cancellation
-        finally:
-            for number, old in before.items():
-                signal.signal(number, old)
-            cancellation.close()
 
 
 def supervise(

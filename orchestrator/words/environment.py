@@ -6,30 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
-# What a process that runs tests must never see: tokens (any of them may carry write access) and the files through
-# which a step talks to the runner (a test that can append to GITHUB_ENV runs code in every later step).
-SECRET_VARIABLES = frozenset(
-    {
-        "GITHUB_TOKEN",
-        "GH_TOKEN",
-        "GH_ENTERPRISE_TOKEN",
-        "GITHUB_ENTERPRISE_TOKEN",
-        "INPUT_TOKEN",
-        "MLTIERS_TOKEN",
-        "ACTIONS_RUNTIME_TOKEN",
-        "ACTIONS_RUNTIME_URL",
-        "ACTIONS_RESULTS_URL",
-        "ACTIONS_CACHE_URL",
-        "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
-        "ACTIONS_ID_TOKEN_REQUEST_URL",
-        "GITHUB_ENV",
-        "GITHUB_OUTPUT",
-        "GITHUB_PATH",
-        "GITHUB_STATE",
-        "GITHUB_STEP_SUMMARY",
-    }
-)
-OWN_PREFIX = "MLTIERS_"
+from orchestrator.words.secrets import without_secrets
 
 
 class Environment(Struct, frozen=True, kw_only=True):
@@ -86,9 +63,4 @@ class Environment(Struct, frozen=True, kw_only=True):
 
     def for_tests(self, extra: Mapping[str, str]) -> dict[str, str]:
         """The environment of a process that runs tests: ours without secrets, then ``extra``."""
-        kept = {
-            name: value
-            for name, value in self.variables.items()
-            if name not in SECRET_VARIABLES and not name.startswith(OWN_PREFIX)
-        }
-        return {**kept, **extra}
+        return {**without_secrets(self.variables), **extra}

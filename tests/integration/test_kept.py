@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.tools.cancellation import Cancellation
 from orchestrator.tools.kept import KEPT, Kept
-from orchestrator.tools.process import Cancellation, ProcessOutcome, supervise
+from orchestrator.tools.process import ProcessOutcome, supervise
 from orchestrator.tools.tree import process_table
 from orchestrator.words.plan import Keeping
 from tests.overruns.harness import PLUGIN, keep
@@ -316,7 +317,8 @@ from orchestrator.tools.kept import KEPT, Kept
 from orchestrator.words.plan import Keeping
 from orchestrator.tools.process import supervise
 env = {env!r}
-with Kept({keeping!r}, root=Path({str(suite)!r}), variables=env, plugin=Path({str(PLUGIN)!r})) as kept:
+with Kept(sys.executable, root=Path({str(suite)!r}), variables=env, plugin=Path({str(PLUGIN)!r})) as kept:
+    kept.keep({keeping!r}, env)
     print("kept", *KEPT, flush=True)
     start = {str(PLUGIN / "pytest_mltiers" / "warm" / "start.py")!r}
     supervise([sys.executable, start, {str(tmp_path / "report.json")!r}, "--", "-s"], cwd=Path({str(suite)!r}), env=env,
@@ -377,3 +379,68 @@ def test_a_run_keeps_one_process_for_its_tiers(tmp_path: Path, installed: Path) 
     for tier, who in (("unit", "warm workers"), ("alone", "warm")):
         notes = done.document(f"{tier}/result.json")["notes"]
         assert any(note.startswith(f"{who}: forked from the process kept for this run") for note in notes), notes
+
+
+ONE = """version: 1
+tiers:
+  unit: {{paths: [tests], when: [push], budget: 60s, workers: {workers}, env: {{MINE: '7', {env}}}}}
+"""
+SEES = (
+    "import os, sys\ndef test_it():\n    missing = {*os.environ.get('PYTHONPATH', '').split(':')} - {'', *sys.path}\n"
+    "    told = [sys.flags.hash_randomization, os.environ['MINE'], missing]\n"
+    "    print(*told, file=open(os.environ['TOLD'], 'a'), end='')\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("workers", "variables"),
+    [(1, ""), (2, ""), (1, "PYTHONHASHSEED: '0'")],  # the last is seen when an interpreter starts: it takes a new one
+)
+def test_a_run_starts_one_python(tmp_path: Path, workers: int, variables: str) -> None:
+    log, told = tmp_path / "starts", tmp_path / "told"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$2" >> {log}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    files = {"tests/test_a.py": SEES, "ml-tiers.yml": ONE.format(workers=workers, env=variables)}
+    project = Project(tmp_path / "project", files)
+    done = project.mltiers("run", "--event", "push", "--python", str(python), TOLD=str(told))
+
+    assert done.code == 0, done.err
+    assert done.document("unit/result.json")["tests"][0]["outcome"] == "passed"
+    assert told.read_text() == f"{int('HASHSEED' not in variables)} 7 set()"
+    assert len(log.read_text().splitlines()) == 1  # the new interpreter is that of the one
+    told = done.document("unit/warm.json")
+    assert (told["warm"], told["kept"]) == (True, True)
+
+
+def test_an_answer_is_waited_for_no_longer_than_said(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho some\nexec sleep 60\n")
+    python.chmod(0o755)
+    with Kept(str(python), root=tmp_path, variables=dict(os.environ), plugin=PLUGIN, probe="print()") as kept:
+        assert kept.answer(within=1.0) in ("", "some\n")
+
+
+def test_a_python_that_turns_out_to_be_the_wrong_one_is_ended(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    python = tmp_path / "other"
+    python.write_text(f'#!/bin/sh\necho $$ >> {pids}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    text = f"# tiers are listed below\n'x-unused': 1\nversion: 1\ntiers: {{a: {{python: '{python}', speed: 3}}}}\n"
+    done = Project(tmp_path / "project", {"ml-tiers.yml": text}).mltiers("run")
+
+    assert done.code == 2
+    assert "speed" in done.err
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split())
+
+
+@pytest.mark.parametrize("program", ["exit 3", "echo nonsense; exec cat"])
+def test_a_python_that_is_none_is_told_of_as_ever(tmp_path: Path, program: str) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit 4\n{program}\n')
+    python.chmod(0o755)
+    files = {"tests/test_a.py": SEES, "ml-tiers.yml": ONE.format(workers=1, env="")}
+    done = Project(tmp_path / "project", files).mltiers("run", "--event", "push", "--python", str(python))
+
+    assert done.code == 2
+    assert f"{python} is not a Python" in done.err

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.tools.process import Cancellation, Containment, Graces, ProcessOutcome, supervise
+from orchestrator.tools.cancellation import Cancellation
+from orchestrator.tools.process import Containment, Graces, ProcessOutcome, supervise
 from orchestrator.tools.tree import process_table
 from orchestrator.words.results import Ending
 
@@ -314,7 +315,8 @@ ENTRY = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from orchestrator.tools.process import Cancellation, supervise
+from orchestrator.tools.cancellation import Cancellation
+from orchestrator.tools.process import supervise
 with Cancellation.on_signals() as cancel:
     outcome = supervise([sys.executable, "-c", {code!r}], cwd=Path("/"), env={{}}, cancel=cancel,
                         on_line=lambda line: print(line, flush=True))

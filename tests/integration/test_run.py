@@ -213,7 +213,7 @@ def test_tests_get_no_token_and_no_way_back_to_the_runner(project: Make, tmp_pat
         "    while pid > 1 and b'orchestrator' in open(f'/proc/{pid}/cmdline', 'rb').read():\n"
         "        assert 's3cret' not in open(f'/proc/{pid}/environ').read()\n"
         "        pid, seen = int(open(f'/proc/{pid}/stat').read().rpartition(')')[2].split()[1]), seen + 1\n"
-        "    assert seen == 2  # the supervisor and the orchestrator\n"
+        "    assert seen == 3  # the supervisor, the process that it was forked from, and the orchestrator\n"
     )
     done = project({**GREEN, "tests/test_spy.py": spy}).mltiers(
         "run", GITHUB_TOKEN="s3cret", GITHUB_ENV=str(tmp_path / "env"), ACTIONS_RUNTIME_TOKEN="s3cret",

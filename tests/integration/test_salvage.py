@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.tools.process import Cancellation, Graces, supervise
+from orchestrator.tools.cancellation import Cancellation
+from orchestrator.tools.process import Graces, supervise
 from orchestrator.tools.salvage import CHECKPOINT_VARIABLE, salvage_coverage
 from orchestrator.words.results import Ending
 

@@ -135,7 +135,9 @@ def keep(root: Path, env: dict[str, str], *modules: str) -> Kept:
     """A process that has imported ``modules`` and ctypes, started in ``root``."""
     wanted = ("ctypes", *modules)
     keeping = Keeping(python=sys.executable, env={}, modules=wanted, own=(), rewritten=(), tiers=frozenset())
-    return Kept(keeping, root=root, variables=env, plugin=PLUGIN)
+    kept = Kept(sys.executable, root=root, variables=env, plugin=PLUGIN)
+    kept.keep(keeping, env)
+    return kept
 
 
 def still_there(mark: str, pids: Sequence[int], suite: Path) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from orchestrator.tools.history import HistoryError
-from orchestrator.words.environment import SECRET_VARIABLES
+from orchestrator.words.secrets import SECRET_VARIABLES
 
 # Of git's own variables only those that say how to reach a server through this network, and where git itself lies.
 _KEPT = frozenset({"GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_SSL_NO_VERIFY", "GIT_SSL_VERSION", "GIT_EXEC_PATH"})

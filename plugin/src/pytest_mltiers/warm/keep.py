@@ -12,33 +12,41 @@ from __future__ import annotations
 
 import fcntl
 import importlib
+import json
 import os
 import select
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from types import ModuleType
 from typing import Any, NoReturn
 
 from _mltiers_warm.child import die_with_parent, retitle, standard_streams
 from _mltiers_warm.forkserver import FREE
-from _mltiers_warm.preload import WatchedEnvironment, settle, why_not_now
+from _mltiers_warm.preload import NotWarm, Surroundings, Unfit, WatchedEnvironment, preload, settle, why_not_now
 from _mltiers_warm.relay import Relay
 
 OURS = ("COVERAGE_FILE",)
 """Set for each tier by us, to a file of its own; nobody but coverage reads it."""
+PATH = "PYTHONPATH"
+AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "LANG", "LC_", "TZ")
+"""What the interpreter and libc look at when they start; native libraries are yet to be loaded."""
 MOST_DESCRIPTORS = 4
 """What comes with a request: the supervisor's standard streams, and the descriptor that says it is cancelled."""
 
 Become = Callable[[dict[str, Any]], NoReturn]
 
 
-def main(run: Any, start: ModuleType, descriptor: int, folder: str, module: str) -> NoReturn:
-    """Import what ``run`` orders, and serve the control socket. ``module``, found in ``folder``, has the supervisor's
-    ``main``, which is given what its child does instead of executing the tier's command."""
+def main(
+    file: str, arguments: list[str], start: ModuleType, descriptor: int, folder: str, module: str, *, waits: bool
+) -> NoReturn:
+    """Import what is ordered, and serve the control socket. ``module``, found in ``folder``, has the supervisor's
+    ``main``, which is given what its child does instead of executing the tier's command. ``arguments``: those of this
+    process, should it have to start again with the order ``file``; ``waits``: for that to come.
+    """
     die_with_parent(os.getppid())
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(True)  # over an execve of ourselves, should a module be unfit
@@ -46,6 +54,10 @@ def main(run: Any, start: ModuleType, descriptor: int, folder: str, module: str)
     known, environment = set(sys.modules), dict(os.environ)
     watched = WatchedEnvironment()
     try:
+        if waits:
+            again = [sys.executable, str(start.__file__), file, *arguments]
+            environment = _ordered(control, environment, again, start.base(), watched)
+        run = start.Run(file, arguments, environment)
         run.import_first(watched, Relay())
     finally:
         watched.stop()
@@ -53,6 +65,70 @@ def main(run: Any, start: ModuleType, descriptor: int, folder: str, module: str)
     control.set_inheritable(False)
     kept = Kept(run, start, watched, known, environment)
     serve(control, lambda: supervise(kept.become))
+
+
+def _ordered(
+    control: socket.socket,
+    environment: dict[str, str],
+    again: list[str],
+    base: Iterable[str],
+    watched: WatchedEnvironment,
+) -> dict[str, str]:
+    """Import what every pytest needs, and wait for the order. Returns the environment that it is for, which is ours
+    from then on; where that takes a new interpreter, this process becomes one: ``again`` is its command.
+    """
+    try:
+        preload(base, Surroundings(), watched)
+    except (Unfit, NotWarm):
+        os._exit(0)  # a tier finds that out for itself, and says so
+    wanted = _received(control)
+    given = {name: value for name, value in os.environ.items() if environment.get(name) != value}
+    if not _may_become(wanted, environment, watched):
+        os.execve(sys.executable, again, wanted)  # noqa: S606
+    if wanted.get(PATH) != environment.get(PATH):
+        sys.path.insert(0, _plugin())
+    watched.stop()
+    os.environ.clear()
+    os.environ.update({**wanted, **given})
+    watched.start()
+    return wanted
+
+
+def _may_become(wanted: Mapping[str, str], environment: Mapping[str, str], watched: WatchedEnvironment) -> bool:
+    """Whether nothing that this process has done so far could have been different in the environment it is to have."""
+    for name in {*wanted, *environment}:
+        if wanted.get(name) == environment.get(name):
+            continue
+        if name == PATH:
+            if wanted.get(name) != ":".join(filter(None, (_plugin(), environment.get(name)))):
+                return False
+        elif name.startswith(AT_START) or name in watched.read:
+            return False
+    return True
+
+
+def _plugin() -> str:
+    """The folder that this plugin lies in, as the orchestrator names it."""
+    return os.path.abspath(os.path.join(__file__, "..", "..", ".."))  # noqa: PTH100, PTH118
+
+
+def _received(control: socket.socket) -> dict[str, str]:
+    """The message: a JSON object after four bytes that say how long it is. Ends with the other end."""
+    with control.makefile("rb", buffering=0) as stream, suppress(OSError, ValueError):
+        length = int.from_bytes(_exactly(stream, 4), "big")
+        message: dict[str, str] = json.loads(_exactly(stream, length))
+        return message
+    os._exit(0)
+
+
+def _exactly(stream: Any, count: int) -> bytes:
+    parts = b""
+    while len(parts) < count:
+        part = stream.read(count - len(parts))
+        if not part:
+            raise ValueError("it has ended")
+        parts += part
+    return parts
 
 
 class Kept:
@@ -115,8 +191,8 @@ class Kept:
             same = self.environment.get(name) == environment.get(name)
             if not same and not name.startswith(FREE) and name not in OURS and self.watched.matters(name):
                 return f"was started with another {name}"
-        needed = {*self.start.BASE, *told.get("modules", ()), *told.get("later", ())}
-        if more := [name for name in self.run.done if name not in needed]:
+        needed = {*told.get("modules", ()), *told.get("later", ())}
+        if more := [name for name in self.run.done if name not in needed and not self.start.is_base(name)]:
             return f"has imported {more[0]}, which these tests do not"
         for names in ("own", "rewritten"):
             if clash := sorted(self.tops & set(told.get(names, ()))):

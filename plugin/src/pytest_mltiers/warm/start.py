@@ -1,7 +1,7 @@
 """Run as a script in place of ``python -m pytest``: pytest, forked from a process that has imported what it needs.
 
     start.py FILE -- PYTEST_ARGUMENT...
-    start.py FILE --keep DESCRIPTOR FOLDER MODULE
+    start.py FILE --keep DESCRIPTOR FOLDER MODULE PROBE
 
 FILE holds the order, JSON: ``{"modules": [...], "later": [...], "own": [...], "rewritten": [...], "sets": [...],
 "alone": false}``: what conftests import, what only tests do, ``preload.Surroundings``, and whether pytest has no
@@ -9,7 +9,9 @@ workers. It receives what became of it: ``{"warm": true, "reason": null, "module
 "seconds": N}``. Whatever is in the way, the tests run: this process then becomes ``python -m pytest``, or workers are
 plain.
 
-The second form imports ``modules``, and is then what several commands of the first form are forked from (``keep``).
+The second form may be started before anybody knows what to order: it prints what the program ``PROBE`` has to say of
+this Python, imports what every pytest needs, waits for FILE (``keep``), imports ``modules``, and is then what several
+commands of the first form are forked from. ``--ordered`` instead of ``--keep``: FILE is there already.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from _mltiers_warm.relay import Relay
 
 OURS = "_mltiers_warm"
-BASE = ("pytest", "execnet")  # what every controller and worker imports, and pytest does not rewrite
+BASE = ("pytest", "_pytest", "execnet")  # what every controller and worker imports, and pytest does not rewrite
+ORDERED = "--ordered"
+KEEPS = ("--keep", ORDERED)
 TRIES = 3  # modules that are found unfit before the others are not tried: each costs an import of some before it
 SAFE_PATH = bool(getattr(sys.flags, "safe_path", False))
 
@@ -40,17 +44,20 @@ def main(arguments: Sequence[str]) -> NoReturn:
     here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
     if not SAFE_PATH and sys.path and sys.path[0] == here:
         del sys.path[0]
+    if form in KEEPS:
+        descriptor, folder, module, probe = rest
+        _answer(probe)
+        _load_ours(here)
+        from _mltiers_warm import keep  # noqa: PLC0415
+
+        again = [ORDERED, descriptor, folder, module, ""]
+        keep.main(file, again, sys.modules[__name__], int(descriptor), folder, module, waits=form != ORDERED)
     run = Run(file, arguments[1:], dict(os.environ))
     if run.told.get("alone"):
         run.plain(run.told.get("fresh") or "one worker, and nothing is kept to fork it from")
     _load_ours(here)
     from _mltiers_warm.preload import WatchedEnvironment  # noqa: PLC0415
 
-    if form == "--keep":
-        from _mltiers_warm import keep  # noqa: PLC0415
-
-        descriptor, folder, module = rest
-        keep.main(run, sys.modules[__name__], int(descriptor), folder, module)
     watched = WatchedEnvironment()
     try:
         run.import_first(watched)
@@ -124,7 +131,7 @@ class Run:
 
         try:
             # One process alone imports the rest itself, if it comes to that.
-            wanted = () if self.told.get("alone") else chain(BASE, self._in_turn("modules", relay))
+            wanted = () if self.told.get("alone") else chain(base(), self._in_turn("modules", relay))
             self.done = (*self.done, *preload(wanted, self.around(), watched))
         except Unfit as unfit:
             self._leave_out(unfit, "modules")
@@ -172,7 +179,7 @@ class Run:
         return [name for name in self.told.get(when, ()) if not f"{name}.".startswith(left)]
 
     def _named(self, done: Sequence[str]) -> list[str]:
-        return [name for name in dict.fromkeys(done) if name not in BASE]
+        return [name for name in dict.fromkeys(done) if not is_base(name)]
 
     def around(self) -> Any:
         """What the project brings, as the order says."""
@@ -206,7 +213,7 @@ class Run:
 
     def _again(self, module: str) -> NoReturn:
         """Start anew: what an import did to this process, nobody can undo."""
-        if module in BASE or not (self._wanted("modules") or self._wanted("later")):
+        if is_base(module) or not (self._wanted("modules") or self._wanted("later")):
             self.plain("; ".join(f"{name} {why}" for name, why in self.without.items()))
         self._write({**self.told, "spent": self.seconds()})
         again = [sys.executable, __file__, self.file, *self.arguments]
@@ -216,7 +223,7 @@ class Run:
         """Become the plain command; where this is a process to be kept, there is none."""
         self.report(warm=False, reason=why, modules=[])
         form, *rest = self.arguments
-        if form == "--keep":
+        if form in KEEPS:
             os._exit(0)
         os.execve(sys.executable, [sys.executable, "-m", "pytest", *rest], self.environment)  # noqa: S606
 
@@ -231,8 +238,33 @@ class Run:
         os.replace(beside, self.file)  # noqa: PTH105 -- whoever is ended meanwhile leaves no half of it
 
 
+def base() -> Iterator[str]:
+    """The modules of ``BASE``, and of pytest those that it imports before it looks at anything else."""
+    yield from ("pytest", "execnet")
+    found = getattr(sys.modules.get("_pytest.config"), "default_plugins", ())
+    yield from (f"_pytest.{name}" for name in found)
+
+
+def is_base(module: str) -> bool:
+    """Whether it is one of those, or of their packages."""
+    return module.partition(".")[0] in BASE
+
+
 def _say(text: str) -> None:
     print(f"mltiers: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _answer(probe: str) -> None:
+    """Have the program print its answer, and end the output with it."""
+    path = sys.path[:]
+    try:
+        exec(probe, {"__name__": "probe"})  # noqa: S102
+        sys.stdout.flush()
+    finally:
+        sys.path[:] = path
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.close(nothing)
 
 
 def _load_ours(here: str) -> None:
