@@ -4,6 +4,9 @@ To the rest of pytest it stays one test, as in :mod:`pytest_mltiers.retries`: th
 attempt follows, and the event stream hears of it at once. How often a test was tried already is kept in files, because
 those who know it die. xdist's distributions `load` and `worksteal` (and ours) can hand out a test a second time; `each`
 and those by groups cannot, and there the crash is the test's failure.
+
+xdist itself does not count a crash towards `-x` and `--maxfail`; a retry that fails is counted. A retry that the end of
+the session prevents, also one of pytest-rerunfailures, leaves the crash as the test's failure.
 """
 
 from __future__ import annotations
@@ -66,7 +69,8 @@ class Crashes:
         self.folder = tempfile.TemporaryDirectory(prefix="mltiers-attempts-", ignore_cleanup_errors=True)
         self.ledger = Ledger(self.folder.name)
         self.reported: set[str] = set()
-        self.waiting: dict[str, Any] = {}  # crashed, to be tried again, and not heard of since: node id → the worker
+        self.waiting: dict[str, Any] = {}  # crashed, to be tried again, without a result since: node id → the worker
+        self.over = False
         self.earlier: dict[str, list[Told]] = {}
         self.fail: Callable[[str, Any], None] | None = None  # xdist's own
 
@@ -82,14 +86,38 @@ class Crashes:
         self.fail = getattr(session, "handle_crashitem", None)
         if self.fail is not None:
             session.handle_crashitem = self._crashed
+            session.worker_collectionfinish = self._known_only(session, session.worker_collectionfinish)
         try:
             yield
         finally:
+            self.over = True
             for nodeid, node in list(self.waiting.items()):  # no worker was left for it, or the session was stopped
                 self._give_up(nodeid, node)
 
+    @pytest.hookimpl(optionalhook=True, trylast=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
+        """After pytest-rerunfailures, which promises another try, whether or not a worker is left for it."""
+        if report.outcome == "rerun" and self.over:
+            report.outcome = "failed"
+        elif report.outcome == "rerun":
+            self.waiting[crashitem] = report.node
+
     def pytest_unconfigure(self) -> None:
         self.folder.cleanup()
+
+    @staticmethod
+    def _known_only(session: Any, collected: Callable[..., None]) -> Callable[..., None]:
+        """Keeps from the scheduler what a worker collected that it was never given.
+
+        A worker that comes when every test is given away is told to end. If another one dies before it has collected,
+        xdist goes on, and its scheduler raises for a worker that it does not know.
+        """
+
+        def finished(node: Any, ids: Sequence[str]) -> None:
+            if node in session.sched.nodes:
+                collected(node=node, ids=ids)
+
+        return finished
 
     def _crashed(self, nodeid: str, node: Any) -> None:
         told = [*self.ledger.read(nodeid), {"message": _message(nodeid, node), "text": ""}]
@@ -131,11 +159,12 @@ class Crashes:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         nodeid = report.nodeid
         self.reported.add(nodeid)
-        earlier = self.earlier.get(nodeid)
-        if earlier is None or is_part(report) or (report.passed and report.when != "call"):
-            return
+        if is_part(report) or report.outcome == "rerun" or (report.passed and report.when != "call"):
+            return  # not the result
         self.waiting.pop(nodeid, None)
-        del self.earlier[nodeid]
+        earlier = self.earlier.pop(nodeid, None)
+        if earlier is None:
+            return
         if report.passed:
             setattr(report, ATTEMPTS, [*earlier, *getattr(report, ATTEMPTS, ())])
             return
