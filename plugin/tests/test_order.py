@@ -85,19 +85,54 @@ def test_under_xdist_too_what_failed_comes_first(run_suite: RunSuite, order: Ord
     assert "test_it.py::test_n[4]" in {nodes[0] for nodes in started_by(run)}
 
 
-@pytest.mark.parametrize("mode", ["loadfile", "loadscope", "loadgroup"])
+@pytest.mark.parametrize("mode", ["loadfile", "loadscope"])
 def test_groups_keep_together_and_the_longest_comes_first(run_suite: RunSuite, order: Order, mode: str) -> None:
-    grouped = "import pytest\n\npytestmark = pytest.mark.xdist_group('{}')\n" if mode == "loadgroup" else "{}\n"
-    files = {
-        f"test_{name}.py": grouped.format(name if mode == "loadgroup" else "")
-        + FIVE.removeprefix("import pytest\n").replace("@pytest", "import pytest\n@pytest")
-        for name in "abc"
-    }
+    files = {f"test_{name}.py": FIVE for name in "abc"}
     seconds = dict.fromkeys(ids(0, 1, 2, 3, 4, file="test_b.py"), 0.1)
     seconds |= dict.fromkeys(ids(0, 1, 2, 3, 4, file="test_c.py"), 0.5)
+    seconds[ids(0, file="test_b.py")[0]] = 1.0  # the longest test of all, in a file that is not
     run = run_suite(files, "-p", "xdist", "-n", "1", "--dist", mode, variables=order(seconds=seconds))
     assert run.code == 0, run.out
     assert [node[5] for node in started(run)] == [*"ccccc", *"bbbbb", *"aaaaa"]
+
+
+GROUPED = {
+    f"test_{name}.py": """
+        import pytest
+
+        @pytest.mark.xdist_group("short")
+        def test_short(): pass
+
+        @pytest.mark.xdist_group(name="long")
+        @pytest.mark.parametrize("n", [1, 2])
+        def test_long(n): pass
+
+        def test_alone(): pass
+    """
+    for name in "ab"
+}
+"""Two groups in two files, and what is of none."""
+
+
+@pytest.mark.parametrize("suffix", [False, True], ids=["of a run without groups", "of a run with groups"])
+def test_loadgroup_keeps_groups_together_over_files(run_suite: RunSuite, order: Order, suffix: bool) -> None:
+    seconds = {}
+    for file in "ab":
+        seconds[f"test_{file}.py::test_short{'@short' * suffix}"] = 1.0  # the longest tests in the shorter group
+        seconds |= {f"test_{file}.py::test_long[{n}]{'@long' * suffix}": 0.9 for n in (1, 2)}
+    run = run_suite(GROUPED, "-p", "xdist", "-n", "1", "--dist", "loadgroup", variables=order(seconds=seconds))
+    assert run.code == 0, run.out
+    names = [node.rpartition("::test_")[2].partition("@")[0] for node in started(run)]
+    assert names == ["long[1]", "long[2]", "long[1]", "long[2]", "short", "short", "alone", "alone"]
+
+
+def test_a_deferred_test_of_a_group_is_deselected(run_suite: RunSuite, order: Order) -> None:
+    variables = order(deferred=["test_a.py::test_short@short", "test_b.py::test_short"], seconds={})
+    run = run_suite(GROUPED, "-p", "xdist", "-n", "1", "--dist", "loadgroup", variables=variables)
+    assert run.code == 0, run.out
+    assert not [node for node in started(run) if "short" in node]
+    assert len(started(run)) == 6
+    assert [len(event["nodeids"]) for event in run.of("deferred")] == [2]
 
 
 def test_a_user_who_switched_sorting_off_keeps_their_order(run_suite: RunSuite, order: Order) -> None:

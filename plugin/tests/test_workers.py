@@ -39,6 +39,30 @@ def test_every_worker_tells_of_its_own_tests(run_suite, mode):
     assert ends[-1]["exitstatus"] == run.code == 1
 
 
+def test_loadgroup_gives_each_group_to_one_worker(run_suite):
+    # The first two tests are of one group: without groups, each of the two workers would be given one of them.
+    text = """
+        import pytest
+        @pytest.mark.parametrize("n", range(2))
+        @pytest.mark.xdist_group("red")
+        def test_red(n): pass
+        @pytest.mark.parametrize("address", ["you@example.org"])
+        @pytest.mark.xdist_group(name="blue")
+        def test_blue(address): pass
+        def test_alone(): pass
+    """
+    run = run_suite({f"test_{name}.py": text for name in "abc"}, *XDIST, "--dist", "loadgroup")
+
+    assert run.code == 0, run.out
+    assert "12 passed" in run.out
+    red, blue = (
+        {event["worker"] for event in run.of("start") if f"::test_{group}[" in event["nodeid"]}
+        for group in ("red", "blue")
+    )
+    assert len(red) == len(blue) == 1
+    assert red != blue
+
+
 def test_lines_of_four_processes_stay_whole(run_suite):
     text = """
         import pytest

@@ -116,6 +116,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_mltiers import order as ordering  # noqa: PLC0415 -- only where it is asked for
 
         ordering.start(config, order, told=told)
+    if workerinput is not None and getattr(config.option, "loadgroup", False):  # xdist sets it in its workers
+        from pytest_mltiers import groups  # noqa: PLC0415 -- only where it is asked for
+
+        config.pluginmanager.register(groups, "pytest_mltiers.groups")
     if os.environ.get(GPUS_VARIABLE, "0") not in ("", "0"):
         from pytest_mltiers import gpus  # noqa: PLC0415 -- only where it is asked for
 

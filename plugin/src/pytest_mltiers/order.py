@@ -88,10 +88,10 @@ class Ordering:
 
     def __init__(self, config: pytest.Config, order: Order, text: str, path: str) -> None:
         self.config = config
-        self.order = order
         self.text = text
         self.path = path
         self.input: Mapping[str, Any] | None = getattr(config, "workerinput", None)
+        self.order = order if self.distribution != "loadgroup" else _without_groups(order)
         self.applied = "pytest's own"
 
     @property
@@ -151,7 +151,7 @@ class Ordering:
         return sorted(items, key=lambda item: place.get(self._name(item), len(place)))
 
     def _name(self, item: pytest.Item) -> str:
-        """What the file calls an item: under ``--dist loadgroup`` its group is, or is not, a part of it."""
+        """What an item is looked up by: under ``--dist loadgroup`` its group is, or is not, a part of its node id."""
         return _plain(item.nodeid) if self.distribution == "loadgroup" else item.nodeid
 
     def _random(self) -> str | None:
@@ -194,6 +194,15 @@ class Ordering:
 def _plain(node_id: str) -> str:
     """A node id without the group that ``--dist loadgroup`` appends."""
     return node_id[: node_id.rfind("@")] if node_id.rfind("@") > node_id.rfind("]") else node_id
+
+
+def _without_groups(order: Order) -> Order:
+    """The same of tests whose group is not a part of their names: earlier runs may have made no groups."""
+    return Order(
+        first=tuple(dict.fromkeys(map(_plain, order.first))),
+        seconds={_plain(node): seconds for node, seconds in order.seconds.items()},
+        deferred=frozenset(map(_plain, order.deferred)),
+    )
 
 
 def _file(node_id: str) -> str:
