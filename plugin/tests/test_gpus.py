@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytest_mltiers.gpus import CONTEXT_BYTES, Device, Queue, devices, holders, share, visible
+from pytest_mltiers.gpus import Device, Queue, devices, holders, share, visible
 
 GIB = 2**30
 MACHINE = [Device(f"GPU-{n}", f"Fake {n}", 16 * GIB, "550.1") for n in range(4)]
@@ -181,25 +181,31 @@ def test_each_worker_has_devices_of_its_own(
     run = run_suite(SUITE, "-p", "xdist", "-n", str(workers), "--dist", "load", variables=variables)
     assert run.code == 0, run.out
     expected = {f"gw{n}": {",".join(d.id for d in part)} for n, part in enumerate(share(MACHINE[:count], workers))}
-    for worker, given in seen(tmp_path / "seen").items():
-        assert given == expected[worker]
+    assert seen(tmp_path / "seen") == expected
     assert run.of("devices")[0]["devices"] == [f"Fake {n}" for n in range(count)]
     assert run.of("devices")[0]["driver"] == "550.1"
     assert {(e["torch"], e["cuda"]) for e in run.of("gpu")} == {("9.9", "12.9")}
 
 
 def test_a_worker_that_replaces_a_dead_one_has_its_device(run_suite: Any, machine: Any, tmp_path: Path) -> None:
-    suite = (
-        SUITE
-        + """
-    def test_dies():
-        os._exit(1)
-    """
+    # The other worker leaves it something to run.
+    waits = """if worker_id != "gw2":
+            deadline = time.monotonic() + 30
+            while "gw2" not in (open(os.environ["SEEN_BY"]).read() if os.path.exists(os.environ["SEEN_BY"]) else ""):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        import torch"""
+    suite = SUITE.replace("import torch", waits, 1).replace(
+        "    @pytest", "    import time\n    def test_dies(): os._exit(1)\n\n    @pytest", 1
     )
     variables = {**machine(2), "SEEN_BY": str(tmp_path / "seen")}
     run = run_suite(suite, "-p", "xdist", "-n", "2", "--dist", "load", variables=variables)
     assert run.code == 1
-    assert all(devices <= {"GPU-0", "GPU-1"} and len(devices) == 1 for devices in seen(tmp_path / "seen").values())
+    assert "12 passed" in run.out
+    (dead,) = {event["worker"] for event in run.of("crash")}
+    found = seen(tmp_path / "seen")
+    assert found["gw2"] == {f"GPU-{dead.removeprefix('gw')}"}
+    assert sorted(map(sorted, found.values())) == [["GPU-0"], ["GPU-1"]]
 
 
 def test_without_a_promise_nothing_is_touched(run_suite: Any, machine: Any, tmp_path: Path) -> None:
@@ -275,10 +281,24 @@ def test_tests_share_a_device_as_far_as_their_marks_fit(run_suite: Any, machine:
     assert set(alone) == {100}
 
 
+def test_the_contexts_of_all_workers_are_left_room(run_suite: Any, machine: Any, tmp_path: Path) -> None:
+    """13 GiB, in which there would be room for twice six, were it not for three workers' contexts."""
+    used = tmp_path / "used"
+    variables = {**machine(1, memory=13 * 1024), "USED": str(used)}
+    run = run_suite(TURNS, "-p", "xdist", "-n", "3", "-k", "six", variables=variables)
+    assert run.code == 0, run.out
+    now = [0]
+    for _, size, _ in sorted(json.loads(line) for line in used.read_text().splitlines()):
+        now.append(now[-1] + size)
+    assert now == [0, 6] * 6 + [0]
+
+
 def test_a_waiting_test_spends_no_time_of_its_own(run_suite: Any, machine: Any, tmp_path: Path) -> None:
-    variables = {**machine(1), "USED": str(tmp_path / "used"), "MLTIERS_PER_TEST": "1"}
-    run = run_suite(TURNS, "-p", "xdist", "-n", "3", "-k", "alone or six", variables=variables)
-    assert run.code == 0, run.out  # nine turns of 0.1 s, and a limit for each test
+    variables = {**machine(1), "USED": str(tmp_path / "used"), "MLTIERS_PER_TEST": "1.8"}
+    slow = TURNS.replace("sleep(0.1)", "sleep(0.8)")
+    run = run_suite(slow, "-p", "xdist", "-n", "3", "-k", "alone", variables=variables)
+    assert run.code == 0, run.out  # the last of three turns ends after 2.4 s
+    assert "3 passed" in run.out
 
 
 # --- the queue itself ----------------------------------------------------------------------------------------------
@@ -348,7 +368,3 @@ def test_who_waits_for_whom(tmp_path: Path, held: list[int | None], wanted: int 
 def test_a_device_of_unknown_memory_is_not_shared(tmp_path: Path) -> None:
     with Queue(tmp_path / "q", 0).turn(1), pytest.raises(AssertionError), _refused(Queue(tmp_path / "q", 0)).turn(1):
         pass
-
-
-def test_the_contexts_of_all_workers_are_left_room() -> None:
-    assert CONTEXT_BYTES >= 500 * 2**20
