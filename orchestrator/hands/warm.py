@@ -142,7 +142,7 @@ class KeepingWarm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.end()
+        self._close()
 
     def start(self, plan: Plan, root: Path) -> None:
         """Start it where a tier of the plan is to be forked from it; with a later plan, go on with it if it will do."""
@@ -151,7 +151,7 @@ class KeepingWarm:
             return
         waiting = self.kept is not None and self.kept.keeping is None
         if wanted is None or self.kept is None or not waiting or self.kept.python != wanted.python:
-            self.end()
+            self._close()
         if wanted is None:
             return
         tier = next(tier for tier in plan.tiers if tier.name in wanted.tiers)
@@ -163,7 +163,11 @@ class KeepingWarm:
             self.kept.keep(wanted, variables)
 
     def end(self) -> None:
-        """End it, where there is one."""
+        """Have it end, where there is one, while we go on."""
+        if self.kept is not None:
+            self.kept.end()
+
+    def _close(self) -> None:
         if self.kept is not None:
             self.kept.close()
             self.kept = None

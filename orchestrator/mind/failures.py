@@ -316,9 +316,17 @@ def rerun(tier: TierVerdict, result: TierResult, node_ids: Sequence[str]) -> str
     markers = ["-m", plan.markers] if plan.markers else []
     seed = [f"--randomly-seed={result.random_seed}"] if result.random_seed is not None else []
     start = ["python", "-m", "pytest", *markers, *plan.args, *seed]
+    node_ids = [_without_group(node_id) for node_id in node_ids]
     command = _shell([*start, *node_ids[:NAMED]])
     few = len(node_ids) <= NAMED and len(command) <= _COMMAND
     return command if few else _shell([*start, *node_ids[:1]])
+
+
+def _without_group(node_id: str) -> str:
+    """As pytest knows it: under `--dist loadgroup`, pytest-xdist appends `@GROUP`. No name in Python has an `@`."""
+    _, colons, name = node_id.rpartition("::")
+    group = name.rpartition("]")[2].rpartition("@") if colons else ("", "", "")
+    return node_id[: -len(group[2]) - 1] if group[1] else node_id
 
 
 def _shell(words: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -30,9 +30,10 @@ _REWRITES = re.compile(
 _STRING = re.compile(r"""["']([\w.]+)["']""")
 _PLUGIN_OPTION = re.compile(r"(?:^|[\s\"'])-p[\s\"',=]*([A-Za-z_][\w.]*)")
 
-_OPTIMISES = re.compile(r"\boptim\b")
+_OPTIMISES = re.compile(r"\boptim\.[A-Z]\w*\(|^\s*from torch\.optim import|\bgetattr\(\s*(?:torch\.)?optim\b", re.M)
 LAZY = "torch._dynamo"
-"""What torch imports when the first optimiser is made: as long as torch itself."""
+"""What torch imports when the first optimiser is made: as long as torch itself. Where one test makes one, its worker
+imports it while the others are busy; where more do, no worker is spared."""
 
 Read = Callable[[str], str | None]
 """The text of a file by its POSIX path from the project's root; None: there is none."""
@@ -51,9 +52,11 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
     tests = list(dict.fromkeys(tests))
     waiting = [path for path in tests if path.endswith("conftest.py")]
     later = [path for path in tests if not path.endswith("conftest.py")]
+    given = frozenset(tests)
     seen = set(tests)
     first = 0  # how many modules the conftests, and what they import, have brought
-    optimises = False
+    optimisers: dict[str, int] = {}  # by file: in how many places it makes one
+    used: dict[str, set[str]] = {}  # by test file or conftest: itself, and the project's files that it names
     while waiting or later:
         if not waiting:
             waiting, later, first = later, [], len(outside)
@@ -61,7 +64,8 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
         text = read(path)
         if text is None or len(seen) > MOST_FILES:
             continue
-        optimises = optimises or _OPTIMISES.search(text) is not None
+        optimisers[path] = len(_OPTIMISES.findall(text))
+        names = used.setdefault(path, {path}) if path in given else set()
         own.update(_names(path, read))
         sets.update(name for found in _SETS.findall(text) for name in found if name)
         for found in _REWRITES.findall(text):
@@ -70,6 +74,7 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
         for module, children in _imports(text, folder):
             files = list(_files(module, children, (*roots, folder), read))
             if files:
+                names.update(file for file in files if not _is_above(file, files))
                 if "/" not in module:
                     own.add(module.partition(".")[0])
                 waiting += [file for file in files if file not in seen]
@@ -79,7 +84,7 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
     for text in settings:
         rewritten.update(name.partition(".")[0] for name in _PLUGIN_OPTION.findall(text))
     left_alone = own | rewritten | sys.stdlib_module_names | {"pytest", "_pytest"}
-    if optimises and any(module.partition(".")[0] == "torch" for module in outside):
+    if _made(optimisers, used) > 1 and any(module.partition(".")[0] == "torch" for module in outside):
         outside.setdefault(LAZY)
     taken = [[m for m in part if m.partition(".")[0] not in left_alone] for part in _cut(list(outside), first)]
     return Suite(
@@ -88,6 +93,14 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
         own=tuple(sorted(own)),
         rewritten=tuple(sorted(rewritten)),
         sets=tuple(sorted(sets)),
+    )
+
+
+def _made(optimisers: Mapping[str, int], used: Mapping[str, Collection[str]]) -> int:
+    """In how many places tests make an optimiser; a conftest's is made for more than one."""
+    return sum(
+        (2 if path.endswith("conftest.py") else 1) * sum(optimisers.get(name, 0) for name in names)
+        for path, names in used.items()
     )
 
 
@@ -128,6 +141,12 @@ def _files(module: str, children: Sequence[str], roots: Sequence[str], read: Rea
         if found:
             yield from found
             return
+
+
+def _is_above(file: str, files: Sequence[str]) -> bool:
+    """Whether it is the package of another one of them, and not what was asked for."""
+    folder, _, name = file.rpartition("/")
+    return name == "__init__.py" and any(other != file and other.startswith(f"{folder}/") for other in files)
 
 
 def _one(stem: str, read: Read) -> list[str]:

@@ -110,21 +110,27 @@ class Kept:
         self.close()
 
     def close(self) -> None:
-        """End it, and whatever its imports have started. Idempotent."""
+        """End it, and see it off. Idempotent."""
+        self.end()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ENDS_WITHIN)
+        KEPT.discard(self._process.pid)
+        self._folder.cleanup()
+
+    def end(self) -> None:
+        """Have it end, with whatever its imports have started. It may take a while to give its memory back."""
         if not self._open:
             return
         self._open = False
         self._control.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         table = tree.process_table()
         tiers = {process.pid for process in tree.descendants(table, self._forked)} | self._forked
         self._process.kill()
         for process in tree.descendants(table, [self._process.pid]):
             if process.pid not in tiers:
                 tree.send(process, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_ENDS_WITHIN)
-        KEPT.discard(self._process.pid)
-        self._folder.cleanup()
 
     def answer(self, *, within: float) -> str:
         """What the probe has printed, once. As much as there is of it after so many seconds."""

@@ -291,6 +291,21 @@ def test_the_command_is_exact(name: str) -> None:
     assert words[7:] == [f"t.py::t[{name}]", "t.py::u"]
 
 
+@pytest.mark.parametrize(
+    ("node_id", "known_as"),
+    [
+        ("t.py::test_it@group", "t.py::test_it"),
+        ("t.py::test_it[a@b]@gr oup", "t.py::test_it[a@b]"),
+        ("t.py::test_it[a@b]", "t.py::test_it[a@b]"),
+        ("a@b/t.py::test_it", "a@b/t.py::test_it"),
+        ("a@b.py", "a@b.py"),
+    ],
+)
+def test_a_group_of_xdists_is_no_part_of_a_tests_name(node_id: str, known_as: str) -> None:
+    (cause,) = causes(replace(a_test(), node_id=node_id)).causes
+    assert shlex.split(cause.rerun)[-1] == known_as
+
+
 @pytest.mark.parametrize("name", ["a\nb", "tab\t", "it's\\n\x7f", "\x1b[31m"])
 def test_a_command_with_control_characters_survives_being_copied(name: str) -> None:
     (cause,) = causes(a_test(f"t[{name}]")).causes

@@ -86,16 +86,29 @@ def test_what_pytest_is_asked_to_rewrite_is_left_to_it() -> None:
     assert found.later == ("torch",)
 
 
+SGD = "import torch\ndef test(): torch.optim.SGD([])\n"
+TRAINS = "from torch.optim import Adam\ndef train(): ...\n"
+
+
 @pytest.mark.parametrize(
-    ("text", "later"),
+    ("files", "ahead"),
     [
-        ("import torch\ndef test(): torch.optim.SGD([])", ("torch", "torch._dynamo")),
-        ("import numpy\nfrom optim import x", ("numpy", "optim")),
-        ("import torch\ndef test_optimal(): ...", ("torch",)),
+        ({"test_a.py": SGD + SGD}, True),
+        ({"test_a.py": SGD, "test_b.py": SGD}, True),
+        # One test alone: its worker imports it while another one is busy.
+        ({"test_a.py": SGD, "test_b.py": "import torch"}, False),
+        # What makes them may be a helper, but one that the tests name.
+        ({"test_a.py": "from mine.train import train", "test_b.py": "from mine import train"}, True),
+        ({"test_a.py": "import mine", "test_b.py": "import mine.other"}, False),
+        ({"test_a.py": "import torch", "test_b.py": "import torch", "conftest.py": SGD}, True),
+        ({"test_a.py": "import torch\ndef test_optimal(): torch.optimal(optim.x)", "test_b.py": "import optim"}, False),
+        ({"test_a.py": SGD.replace("torch", "other") * 2}, False),
     ],
 )
-def test_what_torch_imports_for_the_first_optimiser_is_known(text: str, later: tuple[str, ...]) -> None:
-    assert look({"test_it.py": text}).later == later
+def test_what_torch_imports_for_the_first_optimiser_is_known(files: dict[str, str], *, ahead: bool) -> None:
+    package = {"mine/__init__.py": "import mine.train", "mine/train.py": TRAINS, "mine/other.py": "import torch"}
+    found = look({**files, **package})
+    assert ("torch._dynamo" in (*found.modules, *found.later)) == ahead
 
 
 SUITE = Suite(modules=("torch", "torch.nn", "numpy"), own=("mine",), sets=("A",))
