@@ -8,11 +8,12 @@ Ours is `mltiers run`, as users start it, with a history of ``--learn`` runs; it
 the verdict and the report are no part, is on a row of its own. Peers are whole processes. The tests run in a virtual
 environment that is made for them (``.benchmarks/speed``), or by ``--python``: one with pytest, pytest-xdist, torch and
 the peers and nothing else, as every pytest plugin that is installed slows all of them down. Without pytest-cov nobody
-measures coverage. The commands of a round follow each other in a rotating order, so
-that a drift of the machine hits all alike; ratios are of one round. A command that does not pass all tests is shown as
-not working, with its last line. ``--memory``: the most proportional memory (PSS) that all processes of a run had
-together. ``--scaling``: more and more workers. ``--growth``: what `mltiers run` takes beside pytest by hand as the
-number of tests grows.
+measures coverage. The commands of a round follow each other in a rotating order, so that a drift of the machine hits
+all alike; ratios are of one round. After each median ratio stands the 95 % interval of the median, by order statistics
+(Conover, Practical Nonparametric Statistics, 3.2); below six rounds there is none, and it is the range. A command that
+does not pass all tests is shown as not working, with its last line. ``--memory``: the most proportional memory (PSS)
+that all processes of a run had together. ``--scaling``: more and more workers. ``--growth``: what `mltiers run` takes
+beside pytest by hand as the number of tests grows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import re
@@ -388,7 +390,7 @@ def compare(title: str, contest: Contest, options: argparse.Namespace) -> list[s
 
 
 def row(name: str, rounds: Sequence[dict[str, float]], broken: dict[str, str]) -> str:
-    """Median and quartiles; of a peer also the median and range of the ratios of ours to it, round by round."""
+    """Median and quartiles; of a peer also the median of the ratios of ours to it, round by round, and its interval."""
     if name in broken:
         return f"| {name} | – | {broken[name].replace('|', '/')} | | | |"
     times = [took[name] for took in rounds]
@@ -396,9 +398,20 @@ def row(name: str, rounds: Sequence[dict[str, float]], broken: dict[str, str]) -
     cells = [name, f"{statistics.median(times):.2f} s", f"{low:.2f}–{high:.2f} s"]
     for own in OURS:
         ratios = sorted(took[own] / took[name] for took in rounds)
-        told = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})"
+        low, high = interval(ratios)
+        told = f"{statistics.median(ratios):.2f} ({low:.2f}–{high:.2f})"
         cells.append("" if name in OURS else told)
     return f"| {' | '.join(cells)} |"
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Between which two of these sorted values their population's median lies, with a confidence of 95 %."""
+    count = len(values)
+    outside, rank = 0.0, 0  # how probably the median lies below the value of this rank, counted from 0
+    while (outside := outside + math.comb(count, rank) / 2**count) <= 0.025:
+        rank += 1
+    rank = max(rank - 1, 0)
+    return values[rank], values[count - 1 - rank]
 
 
 def scaling(title: str, contest: Contest, options: argparse.Namespace) -> list[str]:

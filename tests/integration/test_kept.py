@@ -393,24 +393,31 @@ SEES = (
 
 
 @pytest.mark.parametrize(
-    ("workers", "variables"),
-    [(1, ""), (2, ""), (1, "PYTHONHASHSEED: '0'")],  # the last is seen when an interpreter starts: it takes a new one
+    ("workers", "variables", "starts"),
+    [
+        (1, "", 1),
+        (2, "", 1),
+        (1, "INHERITED: other, OMP_NUM_THREADS: '1'", 1),
+        (1, "PYTHONHASHSEED: '0'", 2),  # an interpreter looks at it when it starts: it takes a new one
+    ],
 )
-def test_a_run_starts_one_python(tmp_path: Path, workers: int, variables: str) -> None:
+def test_a_run_starts_one_python(tmp_path: Path, workers: int, variables: str, starts: int) -> None:
     log, told = tmp_path / "starts", tmp_path / "told"
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\necho "$2" >> {log}\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    files = {"tests/test_a.py": SEES, "ml-tiers.yml": ONE.format(workers=workers, env=variables)}
+    files = {
+        "tests/test_a.py": SEES,
+        "ml-tiers.yml": ONE.format(workers=workers, env=variables),
+        "site/sitecustomize.py": f"import sys\nprint(*sys.argv[:1], file=open({str(log)!r}, 'a'))\n",
+    }
     project = Project(tmp_path / "project", files)
-    done = project.mltiers("run", "--event", "push", "--python", str(python), TOLD=str(told))
+    inherited = {"INHERITED": "mine", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(project.root / "site")}
+    done = project.mltiers("run", "--event", "push", "--python", sys.executable, TOLD=str(told), **inherited)
 
     assert done.code == 0, done.err
-    assert done.document("unit/result.json")["tests"][0]["outcome"] == "passed"
     assert told.read_text() == f"{int('HASHSEED' not in variables)} 7 set()"
-    assert len(log.read_text().splitlines()) == 1  # the new interpreter is that of the one
-    told = done.document("unit/warm.json")
-    assert (told["warm"], told["kept"]) == (True, True)
+    assert len(log.read_text().splitlines()) == starts
+    assert done.document("unit/result.json")["tests"][0]["outcome"] == "passed"
+    found = done.document("unit/warm.json")
+    assert (found["warm"], found["kept"]) == (True, True)
 
 
 def test_an_answer_is_waited_for_no_longer_than_said(tmp_path: Path) -> None:

@@ -82,12 +82,12 @@ def _ordered(
     except (Unfit, NotWarm):
         os._exit(0)  # a tier finds that out for itself, and says so
     wanted = _received(control)
+    watched.stop()  # what follows reads all of them
     given = {name: value for name, value in os.environ.items() if environment.get(name) != value}
     if not _may_become(wanted, environment, watched):
         os.execve(sys.executable, again, wanted)  # noqa: S606
     if wanted.get(PATH) != environment.get(PATH):
         sys.path.insert(0, _plugin())
-    watched.stop()
     os.environ.clear()
     os.environ.update({**wanted, **given})
     watched.start()
