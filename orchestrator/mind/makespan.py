@@ -27,7 +27,7 @@ from orchestrator.words.results import Phases
 NEWEST = 5  # runs of a mode that its middle is made of
 MEASURED_GAIN = 0.03  # of the time, that a mode which was tried must have been faster by to be taken up again
 PREDICTED_GAIN = 0.10  # and one that never was must promise
-LEAST_GAIN = 0.2  # seconds
+LEAST_GAIN = 0.05  # seconds; a try costs no more than it may lose
 SAME_TESTS = 0.25  # of its tests by which a suite may grow or shrink before earlier runs say nothing of it
 SAME_WORK = 0.5  # and of its time
 
@@ -39,7 +39,8 @@ WARM_START = 1.0  # seconds till a forked worker begins its session
 CONTROLLER = 0.001  # seconds of the controller for each test
 BETWEEN_SERIAL = 0.3  # of the time between tests of a worker is left without xdist
 CLOSING_SERIAL = 0.35  # of the end of plain workers: nobody hands coverage over
-CLOSING_WARM = 0.35  # of the end of one process: what was imported ahead is not collected
+CLOSING_WARM = 0.35  # of the end of one process: what was imported ahead is not collected, where that is much
+MUCH = 1.0  # seconds till warm workers begin their sessions
 AGAIN = 0.15  # by which the first run of all may have been slower for its mode to be given another chance
 
 LONG = 0.05  # of a worker's share makes a test a block of its own; as in the plugin's lanes.py
@@ -231,7 +232,8 @@ def _of_this_suite(past: Sequence[Past]) -> list[Past]:
 
 def _beside(mode: Mode, known: Mode, phases: Phases) -> float:
     """Seconds of a run in ``mode`` before its first test and after its last, from the phases of one in ``known``."""
-    closing = phases.closing * _closing(mode) / _closing(known)
+    little = known.warm and phases.boot + phases.workers < MUCH
+    closing = phases.closing * (1.0 if little else _closing(mode) / _closing(known))
     if mode.workers == 1:
         return phases.boot + phases.collection + closing
     if known.workers == 1:
