@@ -14,7 +14,7 @@ from orchestrator.mind.preload import said, warmth
 from orchestrator.mind.records import Record
 from orchestrator.mind.tracing import VARIABLE as CORE_VARIABLE
 from orchestrator.mind.tracing import Measuring, core
-from orchestrator.mind.workers import choice_of, fitting
+from orchestrator.mind.workers import choice_of, fitting, is_warm
 from orchestrator.words.plan import PythonFacts, Suite, TierPlan, Warmth, WorkersChoice
 
 PLUGIN = "pytest_mltiers"
@@ -107,11 +107,10 @@ def _workers(
     notes = [crowded] if crowded else []
     if fit == 1 or planned.shards > 1 or tier.gpus:
         return fit, None, notes  # what a part of a tier holds, and who gets which device, earlier runs do not tell
-    warm = {1: False}
-    for count in candidates(fit)[1:]:
+    warm = {}
+    for count in candidates(fit):
         threads = {**env, **_threads(count, machine, env)}
-        found = _warmth(tier, planned.name, python, machine, threads, workers=count)
-        warm[count] = found is not None and found.warm
+        warm[count] = is_warm(_warmth(tier, planned.name, python, machine, threads, workers=count))
     conditions = Conditions(machine=machine.fingerprint, coverage=planned.coverage)
     choice = choice_of(records, conditions, warm)
     if choice is None:

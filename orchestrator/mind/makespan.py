@@ -35,12 +35,13 @@ SAME_WORK = 0.5  # and of its time
 # (benchmarks/choice.md; the end of warm workers off the phases in result.json of benchmarks/speed.py's fast-shape); one
 # run of the mode replaces them.
 SPAWN = 0.05  # seconds by which each further worker delays the first test
-WARM_START = 1.0  # seconds till a forked worker begins its session
+WARM_START = (
+    1.0  # seconds till a forked worker begins its session; and that a plain process imports for itself, at least
+)
 CONTROLLER = 0.001  # seconds of the controller for each test
 BETWEEN_SERIAL = 0.3  # of the time between tests of a worker is left without xdist
 CLOSING_SERIAL = 0.35  # of the end of plain workers: nobody hands coverage over
-CLOSING_WARM = 0.35  # of the end of one process: what was imported ahead is not collected, where that is much
-MUCH = 1.0  # seconds till warm workers begin their sessions
+CLOSING_WARM = 0.35  # of the end of one plain process: what was imported ahead is not collected
 AGAIN = 0.15  # by which the first run of all may have been slower for its mode to be given another chance
 
 LONG = 0.05  # of a worker's share makes a test a block of its own; as in the plugin's lanes.py
@@ -232,12 +233,13 @@ def _of_this_suite(past: Sequence[Past]) -> list[Past]:
 
 def _beside(mode: Mode, known: Mode, phases: Phases) -> float:
     """Seconds of a run in ``mode`` before its first test and after its last, from the phases of one in ``known``."""
-    little = known.warm and phases.boot + phases.workers < MUCH
-    closing = phases.closing * (1.0 if little else _closing(mode) / _closing(known))
+    closing = phases.closing * _closing(mode) / _closing(known)
     if mode.workers == 1:
-        return phases.boot + phases.collection + closing
+        imports = known.workers > 1 and known.warm and not mode.warm
+        boot = max(phases.boot + phases.workers, WARM_START) if imports else phases.boot
+        return boot + phases.collection + closing
     if known.workers == 1:
-        start = WARM_START if mode.warm else phases.boot
+        start = WARM_START if mode.warm and not known.warm else phases.boot
     else:
         start = max(0.0, phases.workers - SPAWN * known.workers)
         if mode.warm != known.warm:
@@ -246,10 +248,10 @@ def _beside(mode: Mode, known: Mode, phases: Phases) -> float:
 
 
 def _closing(mode: Mode) -> float:
-    """The end of a run in this mode, of one in a single process."""
-    if mode.workers == 1:
-        return 1.0
-    return CLOSING_WARM if mode.warm else 1 / CLOSING_SERIAL
+    """The end of a run in this mode, of one in a single plain process."""
+    if mode.warm:
+        return CLOSING_WARM
+    return 1.0 if mode.workers == 1 else 1 / CLOSING_SERIAL
 
 
 def _tests(files: Sequence[_File], mode: Mode, known: Mode, phases: Phases) -> float:

@@ -205,10 +205,11 @@ def _warmth(
         suite = replace(suite, modules=early, later=tuple(module for module in modules if module not in early))
     sets = () if wanted is True else suite.sets
     if threads != "1" and wanted == "auto" and (suite.modules or suite.later):
-        if workers == 1:  # pytest is imported for it all the same
-            return Warmth(warm=True, reason="", suite=replace(suite, modules=(), later=(), sets=sets))
         count = f"{threads} threads" if threads else "threads for every core"
-        return Warmth(warm=False, reason=f"NumPy starts {count} when it is imported, and threads cannot be forked")
+        why = f"NumPy starts {count} when it is imported, and threads cannot be forked"
+        # One process alone has pytest imported for it all the same.
+        alone = replace(suite, modules=(), later=(), sets=sets)
+        return Warmth(warm=True, reason=why, suite=alone) if workers == 1 else Warmth(warm=False, reason=why)
     return Warmth(warm=True, reason="", suite=replace(suite, sets=sets))
 
 
@@ -216,13 +217,14 @@ def keeping(tiers: Sequence[TierPlan]) -> Keeping | None:
     """The process to keep for a run of these tiers, and which of them are to be forked from it; None: for none.
 
     It imports what all of these tiers import: one that had imported more could be told apart. A tier that has less than
-    half of that in common with those before it is not one of them. For one tier alone it imports what its controller
+    half of that in common with those before it is not one of them, nor is one that imports nothing ahead, unless none
+    does. For one tier alone it imports what its controller
     needs, too, or what its tests are sure to.
     """
     warm = [
         tier for tier in tiers if tier.run and tier.where == "here" and tier.warmth is not None and tier.warmth.warm
     ]
-    warm.sort(key=lambda tier: (bool(tier.needs), -tier.priority))
+    warm.sort(key=lambda tier: (not _brought(tier), bool(tier.needs), -tier.priority))
     if not warm:
         return None
     first = warm[0]

@@ -9,7 +9,7 @@ from orchestrator.mind.predict import Conditions, differs, whole
 from orchestrator.mind.readers.events import Session
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import estimates
-from orchestrator.words.plan import Mode, TierPlan, WorkersChoice
+from orchestrator.words.plan import Mode, TierPlan, Warmth, WorkersChoice
 from orchestrator.words.results import Ending, Phases, TestOutcome, TestResult, TierResult
 
 PLAIN_WORKER = 128 << 20
@@ -58,13 +58,18 @@ def mode_of(plan: TierPlan, result: TierResult) -> Mode:
     """How a tier was run."""
     return Mode(
         workers=result.workers,
-        warm=result.workers > 1 and plan.warmth is not None and plan.warmth.warm,
+        warm=is_warm(plan.warmth),
         by_file=result.workers > 1 and result.order is not None and result.order.endswith("by loadfile"),
     )
 
 
+def is_warm(warmth: Warmth | None) -> bool:
+    """Whether all that could be imported ahead is."""
+    return warmth is not None and warmth.warm and not warmth.reason
+
+
 def choice_of(records: Sequence[Record], conditions: Conditions, warm: Mapping[int, bool]) -> WorkersChoice | None:
-    """The best mode of those with the numbers of workers in ``warm`` (whether theirs would be forked), or None.
+    """The best mode of those with the numbers of workers in ``warm`` (whether they would be forked), or None.
 
     ``records``: of the tier, newest first. ``conditions``: of this run, but for its workers. Whole files are kept
     together only where a run has shown that the project leaves the order of its tests to us.
@@ -79,7 +84,7 @@ def choice_of(records: Sequence[Record], conditions: Conditions, warm: Mapping[i
     known = {node: found.seconds for node, found in estimates(like[:_SAMPLES], samples=_SAMPLES).items()}
     tests = [test.node_id for test in newest.tests] if newest is not None else []
     seconds = {node: known.get(node, 0.0) for node in tests}
-    modes = [Mode(workers=count, warm=count > 1 and warm[count]) for count in sorted(warm)]
+    modes = [Mode(workers=count, warm=warm[count]) for count in sorted(warm)]
     told = [run.order for record in like if (run := record.tier.result) and run.workers > 1 and run.order is not None]
     ours = [order.startswith("longest first") for order in told]
     if any(ours):

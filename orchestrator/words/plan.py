@@ -33,10 +33,10 @@ class Suite(Struct, frozen=True, kw_only=True):
 
 
 class Warmth(Struct, frozen=True, kw_only=True):
-    """Whether a tier's workers are forked from one process that has imported ``suite.modules``, or why not."""
+    """Whether a tier's processes are forked from one that has imported ``suite.modules``, or why not."""
 
     warm: bool
-    reason: str
+    reason: str  # also where ``suite`` has been left without modules
     suite: Suite = Suite()
 
 
@@ -44,7 +44,7 @@ class Mode(Struct, frozen=True, kw_only=True):
     """A way of running a tier's tests."""
 
     workers: int  # 1: in one process, without xdist
-    warm: bool = False  # workers are forked from a process that has imported for all of them
+    warm: bool = False  # forked from a process that has imported what the tests import
     by_file: bool = False  # the tests of a file stay on one worker
 
 

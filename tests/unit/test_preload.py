@@ -179,6 +179,9 @@ COLD = Warmth(warm=False, reason="x")
         ([tier("a"), tier("b", "numpy torch pandas", "")], "a b", "torch numpy"),
         ([tier("a"), tier("b", "jax", "numpy")], "a", "torch numpy"),
         ([tier("a", "torch", ""), tier("b", "numpy", "torch", workers=1)], "a b", "torch"),
+        # One that imports nothing ahead comes last, and is served only where none does.
+        ([tier("a", "", "", workers=1), tier("b", needs=("a",))], "b", "torch numpy"),
+        ([tier("a", "", "", workers=1), tier("b", "", "", needs=("a",))], "a b", ""),
         # Another Python, another environment, cold, elsewhere, not at all.
         ([tier("a"), tier("b", command=("other", "-m", "pytest"))], "a", "torch numpy"),
         ([tier("a"), tier("b", env={"A": "2"})], "a", "torch numpy"),
