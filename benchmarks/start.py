@@ -1,10 +1,10 @@
-"""How long the action takes to start: from the first line of its step to the tests' Python, in real jobs under act.
+"""How long the action takes to start: from the first line of its step to the tests' own code, in real jobs under act.
 
     python benchmarks/start.py [--warm 7] [--cold 3]        writes benchmarks/start.md
 
-A job's shell notes when our step begins (BASH_ENV), and the tests' Python when it starts, which is a moment before it
-imports pytest (a sitecustomize on its path). Between the two lies everything of ours: finding a Python, the bootstrap,
-the orchestrator's start, reading the event, git, the configuration and the history, the plan, and starting the tier.
+A job's shell notes when our step begins (BASH_ENV), and the tests' conftest when it is imported: the first line of
+theirs. Between the two lies everything of ours: finding a Python, the bootstrap, the orchestrator's start, reading the
+event, git, the configuration and the history, the plan, starting the tier; and pytest's own start.
 Cold: a runner on which nothing has run, so that the orchestrator's environment is made from the package index first.
 Warm: the same runner's next jobs. For comparison, the parts of a warm start as processes of their own.
 """
@@ -31,25 +31,23 @@ from tests.loopback_github import LoopbackGitHub, Repository  # noqa: E402
 
 FILES = {
     "ml-tiers.yml": "version: 1\ntiers:\n  unit: {paths: [tests], when: [push], budget: 1m, workers: 1}\n",
+    "tests/conftest.py": """\
+import os, time
+with open(os.path.join(os.environ["START_NOTES"], "tests"), "a") as file:
+    file.write(f"{time.time()}\\n")
+""",
     "tests/test_it.py": "def test_it():\n    pass\n",
 }
 STEP = 'if [ -n "${MLTIERS_INPUT_CONFIG-}" ]; then date +%s.%N >> "$START_NOTES/step"; fi\n'
-SITE = """\
-import os, sys, time
-if ("-m", "pytest") in zip(sys.orig_argv, sys.orig_argv[1:]):
-    with open(os.path.join(os.environ["START_NOTES"], "tests"), "a") as file:
-        file.write(f"{time.time()}\\n")
-"""
 
 
 def start(machine: Machine, project: Path, repository: Repository, github: LoopbackGitHub, folder: Path) -> float:
-    """Seconds from our step's first line to the tests' Python, in one job."""
+    """Seconds from our step's first line to the first line of the tests' conftest, in one job."""
     notes = Path(tempfile.mkdtemp(dir=folder, prefix="notes-"))
     (notes / "step.sh").write_text(STEP)
-    (notes / "sitecustomize.py").write_text(SITE)
     job = machine.run(
         project, push_event(repository, project), github, token=github.add_token(),
-        env={"BASH_ENV": str(notes / "step.sh"), "START_NOTES": str(notes), "PYTHONPATH": str(notes)},
+        env={"BASH_ENV": str(notes / "step.sh"), "START_NOTES": str(notes)},
     )  # fmt: skip
     if job.exit_code:
         raise SystemExit(job.text[-3000:])
@@ -109,7 +107,7 @@ def main() -> None:
         f"`python benchmarks/start.py --warm {asked.warm} --cold {asked.cold}`, {datetime.now(timezone.utc):%Y-%m-%d}, "
         f"Python {platform.python_version()}, {os.cpu_count()} cores, {loads}. Median (fastest\u2013slowest).",
         "",
-        "| from our step's first line to the tests' Python, under act | goal | seen |",
+        "| from our step's first line to that of the tests' conftest, under act | goal | seen |",
         "|---|---|---|",
         f"| warm: the runner's next jobs | < 1.0 s | {told(warm)} |",
         f"| cold: nothing cached, packages from the index | | {told(cold)} |",

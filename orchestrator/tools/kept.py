@@ -73,7 +73,6 @@ class Kept:
         Raises OSError where it cannot be started.
         """
         self.python = python
-        self.variables = dict(variables)
         self.keeping: Keeping | None = None
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="mltiers-kept-")
@@ -86,7 +85,7 @@ class Kept:
             self._process = subprocess.Popen(
                 [python, str(start), str(self._order), *keep],
                 cwd=root,
-                env=self.variables,
+                env=dict(variables),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if probe else subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
