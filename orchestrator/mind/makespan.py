@@ -35,9 +35,7 @@ SAME_WORK = 0.5  # and of its time
 # (benchmarks/choice.md; the end of warm workers off the phases in result.json of benchmarks/speed.py's fast-shape); one
 # run of the mode replaces them.
 SPAWN = 0.05  # seconds by which each further worker delays the first test
-WARM_START = (
-    1.0  # seconds till a forked worker begins its session; and that a plain process imports for itself, at least
-)
+WARM_START = 1.0  # seconds till a forked worker begins its session, and of what a plain process imports instead
 CONTROLLER = 0.001  # seconds of the controller for each test
 BETWEEN_SERIAL = 0.3  # of the time between tests of a worker is left without xdist
 CLOSING_SERIAL = 0.35  # of the end of plain workers: nobody hands coverage over
