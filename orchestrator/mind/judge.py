@@ -164,6 +164,15 @@ def _tier_verdict(plan: TierPlan, result: TierResult | None, patch: PatchCoverag
         return Verdict.INFRASTRUCTURE, ["it was planned, and nothing came back from it"]
     if (unrun := _never_ran(result)) is not None:
         return unrun
+    verdict, reasons = _as_run(plan, result, patch)
+    if verdict is not Verdict.CANCELLED and (short := _gpus_short(plan, result)) is not None:
+        # What fails or takes too long where its GPU is missing says nothing of the code.
+        return Verdict.INFRASTRUCTURE, [short, *reasons]
+    return verdict, reasons
+
+
+def _as_run(plan: TierPlan, result: TierResult, patch: PatchCoverage | None) -> tuple[Verdict, list[str]]:
+    """The verdict of a tier that ran, as far as its tests go."""
     running = [t.node_id for t in result.tests if t.outcome is TestOutcome.UNFINISHED]
     if result.ending is Ending.CANCELLED:
         return Verdict.CANCELLED, ["somebody stopped it", *_naming("was running", running)]
@@ -182,8 +191,8 @@ def _tier_verdict(plan: TierPlan, result: TierResult | None, patch: PatchCoverag
         return Verdict.FAILED, [*failures, *result.problems, *_deferred(result)]
     if untrusted := list(_untrusted(result, running)):
         return Verdict.INFRASTRUCTURE, untrusted
-    if plan.gpus and (missing := _gpu_absent(plan, result)):
-        return Verdict.INFRASTRUCTURE, [missing]
+    if plan.gpus and (unused := _gpu_unused(plan, result)):
+        return Verdict.INFRASTRUCTURE, [unused]
     if unmet := list(_tier_thresholds(plan, result, patch)):
         return Verdict.FAILED, unmet
     waiting = _deferred(result)
@@ -201,7 +210,7 @@ def _never_ran(result: TierResult) -> tuple[Verdict, list[str]] | None:
         return Verdict.NEVER_STARTED, [result.reason or "no runner took it", *result.problems]
     if result.ending is Ending.NOT_STARTED:
         verdict = Verdict.INFRASTRUCTURE if result.problems else Verdict.NOT_RUN
-        return verdict, [result.reason or "it did not start", *result.problems]
+        return verdict, [*dict.fromkeys((result.reason or "it did not start", *result.problems))]
     if result.parts and not any(part.selected for part in result.parts) and result.exit_code == 0:
         return Verdict.NOT_RUN, [*result.notes] or ["its part of the tests is empty"]
     return None
@@ -240,15 +249,23 @@ def _why_no_report(result: TierResult) -> str:
     return f"; its last words: {said[:300]}" if said else ""
 
 
-def _gpu_absent(plan: TierPlan, result: TierResult) -> str | None:
-    promised = f"{plan.gpus} GPU{'s' if plan.gpus > 1 else ''} promised"
+def _gpus_short(plan: TierPlan, result: TierResult) -> str | None:
+    """That the machine has fewer GPUs than the tier promises; None: it has them, or nobody knows."""
+    if result.gpu is None or len(result.gpu.devices) >= plan.gpus:
+        return None
+    return f"{_promised(plan)}, {len(result.gpu.devices)} found"
+
+
+def _gpu_unused(plan: TierPlan, result: TierResult) -> str | None:
     if result.gpu is None:
-        return f"{promised}, and nothing shows that a test ever used CUDA"
-    if len(result.gpu.devices) < plan.gpus:
-        return f"{promised}, {len(result.gpu.devices)} found"
+        return f"{_promised(plan)}, and nothing shows that a test ever used CUDA"
     if result.gpu.peak_bytes == 0:
-        return f"{promised}, and no CUDA memory was ever allocated"
+        return f"{_promised(plan)}, and no CUDA memory was ever allocated"
     return None
+
+
+def _promised(plan: TierPlan) -> str:
+    return f"{plan.gpus} GPU{'s' if plan.gpus > 1 else ''} promised"
 
 
 def _tier_thresholds(plan: TierPlan, result: TierResult, patch: PatchCoverage | None) -> Iterator[str]:

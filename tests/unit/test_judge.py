@@ -157,6 +157,25 @@ def test_a_promised_gpu_that_nothing_used_is_not_green(gpu: GpuUse | None, sente
     assert sentence in judged.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("result", "also"),
+    [
+        (replace(GREEN, exit_code=1, tests=(a_test(TestOutcome.FAILED),)), "1 of 1 tests failed"),
+        (replace(GREEN, tests=(a_test(TestOutcome.SKIPPED),)), "no test was executed (1 skipped)"),
+        (replace(GREEN, ending=Ending.DEADLINE), "was stopped at its budget"),
+    ],
+    ids=["failed", "skipped", "over budget"],
+)
+def test_where_promised_gpus_are_missing_that_is_what_is_wrong(result: TierResult, also: str) -> None:
+    tier = replace(UNIT, gpus=2)
+    judged = judge_tier(tier, replace(result, gpu=GpuUse(devices=("A",), peak_bytes=5)))
+    assert (judged.verdict, judged.exit_code) == (Verdict.INFRASTRUCTURE, ExitCode.INFRASTRUCTURE)
+    assert judged.reasons[0] == "2 GPUs promised, 1 found"
+    assert also in "\n".join(judged.reasons)
+    there = judge_tier(tier, replace(result, gpu=GpuUse(devices=("A", "B"), peak_bytes=5)))
+    assert there.reasons[:1] != judged.reasons[:1]
+
+
 def test_a_promised_gpu_that_was_used() -> None:
     used = GpuUse(devices=("A", "B"), peak_bytes=1 << 20)
     assert judge_tier(replace(UNIT, gpus=2), replace(GREEN, gpu=used)).verdict is Verdict.PASSED
