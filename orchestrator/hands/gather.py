@@ -310,7 +310,7 @@ def _changes(
             files = git.working_tree_changes(base) if head is None else git.changed_files(base, head)
             return Changes(files=files, source="git")
         except GitError as error:
-            notes.append(str(error))
+            notes.append(error.line)
     if event.base_sha is None and event.pull_request is None:
         return Changes(files=None, source=f"{event.name} has no base to compare with")
     if github is None:

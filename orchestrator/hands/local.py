@@ -183,8 +183,9 @@ def _into(
             finished.put(run_tier(tier, place, progress))
         except (MltiersError, OSError) as error:
             # Where no process can be started, or no file written: evidence of nothing, never of a pass.
-            reason = f"could not be run: {error}"
-            finished.put(Outcome(tier=tier.name, ending=Ending.NOT_STARTED, reason=reason, problems=(str(error),)))
+            said = error.line if isinstance(error, MltiersError) else str(error)
+            reason = f"could not be run: {said}"
+            finished.put(Outcome(tier=tier.name, ending=Ending.NOT_STARTED, reason=reason, problems=(reason,)))
         except Exception as error:  # noqa: BLE001 -- a defect of ours must not leave the run waiting for ever
             finished.put(error)
 

@@ -176,9 +176,9 @@ def _tell(
         if pull.fork and error.read_only_token:
             print("a fork's token may not comment: the fork-report workflow posts this (comment.md)", file=talk)
             return run, None
-        return spoiled(run, f"GitHub could not be told: {error}"), None
+        return spoiled(run, f"GitHub could not be told: {error.line}"), None
     except InfrastructureError as error:
-        return spoiled(run, f"GitHub could not be told: {error}"), None
+        return spoiled(run, f"GitHub could not be told: {error.line}"), None
     return run, url
 
 

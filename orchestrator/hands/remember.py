@@ -81,7 +81,7 @@ def read_history(
             if len(names) == NEWEST and not any(name in records and records[name].trusted for name in names):
                 records |= _baseline(snapshot, all_of[tier][NEWEST : NEWEST + _OLDER], names, notes)
     except HistoryError as error:
-        return History(notes=(f"what earlier runs took is unknown: {error}",))
+        return History(notes=(f"what earlier runs took is unknown: {error.line}",))
     return History(
         version=snapshot.version,
         tiers={tier: tuple(records[name] for name in names if name in records) for tier, names in newest.items()},
@@ -249,7 +249,7 @@ class Memory:
         try:
             snapshot = self.store.update(change, message=f"{records[0].sha[:10]}: {tiers}")
         except HistoryError as error:
-            return f"the results were not remembered: {error}"
+            return f"the results were not remembered: {error.line}"
         self.version = snapshot.version
         return self._compact() if due(snapshot) and not self.hurried() else None
 
@@ -258,7 +258,7 @@ class Memory:
         try:
             self.version = compact(self.store, now=self.now()).snapshot.version
         except HistoryError as error:
-            return f"the history could not be compacted: {error}"
+            return f"the history could not be compacted: {error.line}"
         return None
 
     def refresh(self, sha: str) -> bool:

@@ -78,9 +78,9 @@ def post_statuses(run: RunVerdict, github: GitHub, *, url: str | None) -> list[s
         except Forbidden as error:
             if tier.verdict is Verdict.NOT_RUN:
                 return wrong
-            wrong.append(f"the status of {tier.name}: {error}")
+            wrong.append(f"the status of {tier.name}: {error.line}")
         except InfrastructureError as error:
-            wrong.append(f"the status of {tier.name}: {error}")
+            wrong.append(f"the status of {tier.name}: {error.line}")
     return wrong
 
 

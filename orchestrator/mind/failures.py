@@ -18,8 +18,10 @@ from msgspec.structs import replace
 
 from orchestrator.mind.excerpts import excerpt, kind_of, skeleton
 from orchestrator.mind.order import order_words
+from orchestrator.mind.readers.names import INTERNAL_ERROR
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import SAMPLES, WHOLE, History
+from orchestrator.mind.records.names import NO_COMMIT
 from orchestrator.mind.skipped import skipped_here
 from orchestrator.mind.trends import trends
 from orchestrator.words.event import Event
@@ -316,7 +318,8 @@ def rerun(tier: TierVerdict, result: TierResult, node_ids: Sequence[str]) -> str
     markers = ["-m", plan.markers] if plan.markers else []
     seed = [f"--randomly-seed={result.random_seed}"] if result.random_seed is not None else []
     start = ["python", "-m", "pytest", *markers, *plan.args, *seed]
-    node_ids = [_without_group(node_id) for node_id in node_ids]
+    # An error of pytest's own is no test that could be named: whatever it was running may have to do with it.
+    node_ids = [_without_group(node_id) for node_id in node_ids if node_id != INTERNAL_ERROR] or [*plan.paths]
     command = _shell([*start, *node_ids[:NAMED]])
     few = len(node_ids) <= NAMED and len(command) <= _COMMAND
     return command if few else _shell([*start, *node_ids[:1]])
@@ -343,7 +346,7 @@ def _spelled(found: re.Match[str]) -> str:
 
 def _commit(record: Record) -> str:
     day = datetime.fromtimestamp(record.time, tz=timezone.utc).strftime("%Y-%m-%d")
-    return f"{record.sha[:10]} of {day}"
+    return f"{record.sha[:10]} of {day}" if record.sha != NO_COMMIT else f"the run of {day}"
 
 
 # --- flaky ---------------------------------------------------------------------------------------------------------

@@ -29,6 +29,11 @@ class MltiersError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
 
+    @property
+    def line(self) -> str:
+        """All of it in one line, for a place among others."""
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
 
 class UsageError(MltiersError):
     """The command line, the environment or a file the user gave is wrong."""

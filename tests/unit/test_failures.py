@@ -15,6 +15,7 @@ from orchestrator.mind.excerpts import LINES, excerpt, kind_of, skeleton
 from orchestrator.mind.failures import explain, insight
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import History
+from orchestrator.mind.records.names import NO_COMMIT
 from orchestrator.mind.render.words import counts
 from orchestrator.words.errors import ExitCode
 from orchestrator.words.event import Changes, Event, PullRequest
@@ -314,6 +315,20 @@ def test_a_command_with_control_characters_survives_being_copied(name: str) -> N
 
     assert cause.rerun.isprintable()
     assert echoed.stdout.decode() == f"t.py::t[{name}]"
+
+
+def test_a_run_outside_git_is_told_by_its_day() -> None:
+    outside = a_run(a_tier(a_test()), event=Event(name="local", sha=None, base_sha=None))
+    (cause,) = insight(outside, known(a_record(GOOD, sha=NO_COMMIT))).causes
+
+    assert "not so at the run of 1970-01-11" in cause.remarks
+
+
+def test_an_error_of_pytests_own_is_met_again_by_the_whole_tier() -> None:
+    internal = replace(a_test(outcome=TestOutcome.ERROR), node_id="pytest::internal")
+    (cause,) = causes(internal, markers="not slow", paths=("tests/unit", "a b")).causes
+
+    assert cause.rerun == "python -m pytest -m 'not slow' tests/unit 'a b'"
 
 
 def test_a_command_for_many_names_one() -> None:

@@ -78,3 +78,9 @@ def test_a_run_reads_in_two_round_trips(tmp_path: Path) -> None:
     history = read_history(Counting(tmp_path), config_id=CONFIG, tiers=["unit", "gpu"], sha=None)
     assert len(history.of("unit")) == 5
     assert Counting.trips == 2
+
+
+def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "version.json").write_text('{"version": 99}')
+    (note,) = read_history(FolderStore(tmp_path), config_id=CONFIG, tiers=["unit"], sha=None).notes
+    assert note.endswith("has version 99, and this mltiers reads version 1 (use a newer mltiers: one that wrote it)")

@@ -10,11 +10,10 @@ from msgspec.structs import replace
 from orchestrator.mind.readers.events import EventLog
 from orchestrator.mind.readers.flaws import shown
 from orchestrator.mind.readers.junit import Doubt, JUnitReport
-from orchestrator.mind.readers.names import junit_names
+from orchestrator.mind.readers.names import INTERNAL_ERROR, junit_names
 from orchestrator.mind.readers.outcomes import worse
 from orchestrator.words.results import TestOutcome, TestResult
 
-_INTERNAL_ERROR = "pytest::internal"  # the case with which pytest reports an error of its own
 _COMPLETE = (0, 1)  # exit codes of a pytest that ran what it had collected
 
 
@@ -57,7 +56,7 @@ class _Merge:
             told = self._known.get(node_id) if node_id is not None else None
             if told is None or told.node_id in matched:
                 merged.append(test)
-                if test.node_id != _INTERNAL_ERROR:
+                if test.node_id != INTERNAL_ERROR:
                     unknown.append(test.node_id)
                 continue
             matched.add(told.node_id)

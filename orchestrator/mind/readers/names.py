@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+INTERNAL_ERROR = "pytest::internal"
+"""The case with which pytest reports an error of its own: no test's name."""
+
 # What pytest's junitxml writes as "#x.." (it counts DEL among the illegal, and so do we).
 _ILLEGAL = re.compile("[^\t\n\r\x20-\x7e\x80-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
