@@ -291,7 +291,7 @@ print(_writes_a_file())
 
 
 COUNTED = "import os\nwith open(os.environ['TOLD'], 'a') as file: print('imported', file=file)\n"
-WARNS = "import warnings; warnings.warn('old', DeprecationWarning)\n"
+WARNS = "import warnings; warnings.warn('old', DeprecationWarning, stacklevel=2)\n"  # of whoever imports it
 
 
 @pytest.mark.parametrize("when", ["modules", "later"])
@@ -355,8 +355,8 @@ def test_nobody_tries_for_ever(run, installed, when):
     ("text", "why"),
     [
         ("import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()", "1 thread"),
-        ("import warnings; warnings.warn('old', DeprecationWarning)", "warns when it is imported: old"),
-        ("import os; FILE = os.open(os.devnull, os.O_RDONLY)", "opens a file"),
+        (WARNS, "warns when it is imported: old"),
+        ("import os; FILE = os.open(os.devnull, os.O_RDONLY)", "opens the file /dev/null"),
         ("import os\nif os.fork() == 0: os._exit(0)", "starts a process"),
         ("import xdist", "which has a pytest plugin"),
         ("import helpers", "a name that the project's own files have"),
@@ -375,6 +375,94 @@ def test_what_would_be_noticed_is_not_imported_ahead(run, installed, text, why, 
     assert done.report["warm"]
     assert done.report["modules"] == ["good"]
     assert why in done.report["without"]["bad"]
+
+
+NOISY = {
+    "outer/__init__.py": "import quiet\nfrom inner import wrapped\nimport os, warnings\nIMPORTER = os.getpid()\n"
+    "warnings.warn('outer is old', FutureWarning)\n",
+    "outer/part.py": "import os, warnings\nIMPORTER = os.getpid()\nwarnings.warn('part is old', FutureWarning)\n",
+    "inner/__init__.py": "from inner.deep import wrapped\n",
+    "inner/deep.py": "from quiet import wrap\nwrapped = [wrap(), wrap()]\n",
+    "quiet.py": "import warnings\ndef wrap():\n    warnings.warn('wrap is old', DeprecationWarning)\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("imports", "filters", "told"),
+    [
+        ("import inner.deep, outer", (), {"modules": ["outer", "outer.part"]}),
+        ("import inner.deep, outer", ("-Werror",), {"modules": ["outer", "outer.part"]}),
+        ("from outer import part", ("-Wignore:wrap:DeprecationWarning:quiet", "-Werror:part"), {"modules": ["outer"]}),
+        ("from outer import part", (), {"modules": ["inner"], "later": ["outer.part"]}),
+        ("import outer", (), {"modules": ["inner"], "later": ["outer.part"]}),
+        ("import inner", ("-Werror",), {"modules": ["outer"]}),
+    ],
+)
+def test_what_an_import_warns_of_is_said_where_the_tests_import_it(run, installed, imports, filters, told):
+    """Each worker, and each file that an error keeps from being imported, hears it as if nothing had been imported."""
+    for name, text in NOISY.items():
+        (installed / name).parent.mkdir(exist_ok=True)
+        (installed / name).write_text(text)
+    suite = {
+        "test_a.py": TELL
+        + f"""
+    before = sorted({{"outer", "outer.part", "inner", "inner.deep"}} & set(sys.modules))
+    {imports}
+    after = sorted({{"outer", "inner", "inner.deep"}} & set(sys.modules))
+    def test_it():
+        assert all(sys.modules[name].__spec__.name == name and sys.modules[name].__spec__.loader for name in after)
+        outer = sys.modules.get("outer")
+        assert not hasattr(outer, "part") or outer.part is sys.modules["outer.part"]
+        tell(before, after)
+        tell("warm" if outer and outer.IMPORTER != os.getpid() else "plain")
+    """,
+        "test_b.py": f"{imports}\ndef test_it(): pass\n",
+        "test_c.py": f"def test_it():\n    {imports}\n",
+    }
+    plain, warm = (run(suite, *filters, warm=how) for how in (None, {"modules": [], **told}))
+
+    assert warm.report["warm"], warm.report
+    assert warm.report["without"] == {}
+    assert warm.report["modules"] == [*told["modules"], *told.get("later", [])]
+    assert warm.outcomes == plain.outcomes
+    assert warm.code == plain.code
+    assert _warned(warm) == _warned(plain)
+    assert warm.told[::2] == plain.told[::2]
+    if "outer" in imports and plain.told:
+        assert (plain.told[1], warm.told[1]) == ("plain", "warm")
+
+
+def _warned(run: Run) -> list[str]:
+    """What pytest says of the warnings."""
+    said = run.out.partition("warnings summary")[2].partition("-- Docs")[0]
+    return sorted(line.strip() for line in said.splitlines() if "old" in line or ".py:" in line)
+
+
+def test_what_is_hidden_can_be_asked_for_without_an_import(run, installed):
+    (installed / "noisy.py").write_text("import warnings; warnings.warn('old', DeprecationWarning)\nX = 1\n")
+    text = (
+        TELL
+        + """
+    import importlib.util, pkgutil, inspect
+    def test_it():
+        tell([finder.__class__.__name__ for finder in sys.meta_path])
+        spec = importlib.util.find_spec("noisy")
+        tell(spec.origin, spec.loader.get_code("noisy").co_name)
+        assert "noisy" not in sys.modules
+        import noisy
+        tell(noisy.X, inspect.getsource(noisy), noisy.__loader__.get_filename("noisy"))
+        again = sys.modules.pop("noisy")
+        import noisy
+        assert noisy is not again
+        tell([finder.__class__.__name__ for finder in sys.meta_path if finder.__class__.__name__ != "Hidden"])
+        tell(any(finder.__class__.__name__ == "Hidden" for finder in sys.meta_path))
+    """
+    )
+    plain, warm = (run(text, "-n1", warm=how) for how in (None, {"modules": ["noisy"]}))
+    assert warm.report["modules"] == ["noisy"]
+    assert (warm.code, plain.code) == (0, 0), warm.out
+    assert "Hidden" in warm.told[0]
+    assert warm.told[1:] == plain.told[1:]
 
 
 def test_a_process_that_dies_of_an_import_leaves_plain_workers(run, installed):

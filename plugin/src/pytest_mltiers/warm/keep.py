@@ -19,14 +19,25 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import ModuleType
 from typing import Any, NoReturn
 
 from _mltiers_warm.child import die_with_parent, retitle, standard_streams
 from _mltiers_warm.forkserver import FREE
-from _mltiers_warm.preload import NotWarm, Surroundings, Unfit, WatchedEnvironment, preload, settle, why_not_now
+from _mltiers_warm.hidden import HIDDEN
+from _mltiers_warm.preload import (
+    NotWarm,
+    Surroundings,
+    Unfit,
+    WatchedEnvironment,
+    base,
+    is_base,
+    preload,
+    settle,
+    why_not_now,
+)
 from _mltiers_warm.relay import Relay
 
 OURS = ("COVERAGE_FILE",)
@@ -56,7 +67,7 @@ def main(
     try:
         if waits:
             again = [sys.executable, str(start.__file__), file, *arguments]
-            environment = _ordered(control, environment, again, start.base(), watched)
+            environment = _ordered(control, environment, again, watched)
         run = start.Run(file, arguments, environment)
         run.import_first(watched, Relay())
     finally:
@@ -71,14 +82,13 @@ def _ordered(
     control: socket.socket,
     environment: dict[str, str],
     again: list[str],
-    base: Iterable[str],
     watched: WatchedEnvironment,
 ) -> dict[str, str]:
     """Import what every pytest needs, and wait for the order. Returns the environment that it is for, which is ours
     from then on; where that takes a new interpreter, this process becomes one: ``again`` is its command.
     """
     try:
-        preload(base, Surroundings(), watched)
+        preload(base(), Surroundings(), watched)
     except (Unfit, NotWarm):
         os._exit(0)  # a tier finds that out for itself, and says so
     wanted = _received(control)
@@ -142,7 +152,7 @@ class Kept:
         self.watched = watched
         self.environment = environment
         self.given = {name: value for name, value in os.environ.items() if environment.get(name) != value}
-        self.tops = {name.partition(".")[0] for name in set(sys.modules) - known}
+        self.tops = {name.partition(".")[0] for name in {*sys.modules, *HIDDEN.names} - known}
         self.handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
 
     def become(self, order: dict[str, Any]) -> NoReturn:
@@ -192,7 +202,7 @@ class Kept:
             if not same and not name.startswith(FREE) and name not in OURS and self.watched.matters(name):
                 return f"was started with another {name}"
         needed = {*told.get("modules", ()), *told.get("later", ())}
-        if more := [name for name in self.run.done if name not in needed and not self.start.is_base(name)]:
+        if more := [name for name in self.run.done if name not in needed and not is_base(name)]:
             return f"has imported {more[0]}, which these tests do not"
         for names in ("own", "rewritten"):
             if clash := sorted(self.tops & set(told.get(names, ()))):

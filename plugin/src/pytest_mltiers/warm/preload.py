@@ -1,8 +1,8 @@
 """Imports modules so that a process forked afterwards cannot tell that it did not import them itself.
 
-What would be noticed later is refused: a thread, a child process, an open file, a warning, a CUDA context; a pytest
-plugin (pytest rewrites the assertions of plugins when it imports them); a module that a file of the project shadows; an
-environment variable that was read here and is set by the tests to something else.
+What would be noticed later is refused: a thread, a child process, an open file, a CUDA context; a pytest plugin (pytest
+rewrites the assertions of plugins when it imports them); a module that a file of the project shadows; an environment
+variable that was read here and is set by the tests to something else. What warns is hidden (``hidden``), or refused.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import os
 import site
 import sys
 import sysconfig
-import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from types import ModuleType
 from typing import Any
+
+from _mltiers_warm.hidden import HIDDEN
 
 NATIVE_PREFIXES = (
     "BLIS_", "CUBLAS", "CUDA_", "CUDNN_", "DNNL_", "GOMP_", "GOTO_", "HIP_", "HSA_", "KMP_", "LD_", "LIBOMP",
@@ -28,6 +29,8 @@ NATIVE_PREFIXES = (
 )  # fmt: skip
 """Variables that native code or the interpreter reads when it starts, which nobody sees."""
 
+BASE = ("pytest", "_pytest", "execnet")
+"""What every controller and worker imports, and pytest does not rewrite."""
 
 _SCHEME = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 
@@ -94,8 +97,8 @@ def preload(modules: Iterable[str], around: Surroundings, environment: WatchedEn
     that module out may be. Raises NotWarm where no process would be.
     """
     plugins = plugin_packages()
-    threads, descriptors, children = _tasks(), _descriptors(), _children()
-    if len(threads) > 1:
+    descriptors, children = _descriptors(), _children()
+    if len(_tasks()) > 1:
         raise NotWarm("this Python has threads before it has imported anything")
     monitoring = getattr(sys, "monitoring", None)
     tools = [monitoring.get_tool(number) for number in range(6)] if monitoring is not None else []
@@ -111,16 +114,16 @@ def preload(modules: Iterable[str], around: Surroundings, environment: WatchedEn
             if module.partition(".")[0] in left_alone or not _installed(module):
                 continue
             before = set(sys.modules)
-            if not _import(module):
+            with HIDDEN.recording() as seen:
+                found = _import(module)
+            if not found:
                 continue
             fresh = set(sys.modules) - before
             _look(module, fresh, around, plugins)
-            if _children() - children:
-                raise Unfit(module, "starts a process when it is imported")
-            if len(_tasks()) > 1:
-                raise Unfit(module, f"starts {len(_tasks()) - 1} thread(s) when it is imported")
-            if opened := _descriptors() - descriptors:
-                raise Unfit(module, f"opens a file when it is imported: {min(opened)[1]}")
+            if why := _left_behind(descriptors, children):
+                raise Unfit(module, f"{why} when it is imported")
+            if seen and (is_base(module) or not HIDDEN.hide(fresh, seen)):
+                raise Unfit(module, f"warns when it is imported: {str(seen[0].message).strip()[:200]}")
             done.append(module)
     except Unfit as unfit:
         unfit.done = tuple(done)
@@ -154,6 +157,18 @@ def why_not_now(modules: dict[str, ModuleType] = sys.modules) -> str | None:
     return None
 
 
+def base() -> Iterator[str]:
+    """The modules of ``BASE``, and of pytest those that it imports before it looks at anything else."""
+    yield from ("pytest", "execnet")
+    found = getattr(sys.modules.get("_pytest.config"), "default_plugins", ())
+    yield from (f"_pytest.{name}" for name in found)
+
+
+def is_base(module: str) -> bool:
+    """Whether it is one of those, or of their packages."""
+    return module.partition(".")[0] in BASE
+
+
 @cache
 def plugin_packages() -> frozenset[str]:
     """The top-level names of every installed distribution that has a pytest plugin."""
@@ -184,16 +199,12 @@ def _installed(module: str) -> bool:
 
 
 def _import(module: str) -> bool:
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # noqa: BLE001 -- whatever it raises, the tests shall see it raised
-            if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-                return False
-            raise Unfit(module, f"cannot be imported: {error!r}") from None
-    if seen:
-        raise Unfit(module, f"warns when it is imported: {str(seen[0].message).strip()[:200]}")
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001 -- whatever it raises, the tests shall see it raised
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            return False
+        raise Unfit(module, f"cannot be imported: {error!r}") from None
     return True
 
 
@@ -206,6 +217,16 @@ def _look(module: str, fresh: Collection[str], around: Surroundings, plugins: fr
     ):
         if found := sorted(tops & which):
             raise Unfit(module, why.format(found[0]))
+
+
+def _left_behind(descriptors: set[tuple[str, str]], children: set[str]) -> str | None:
+    """What has been started or opened since there were these file descriptors and children."""
+    if _children() - children:
+        return "starts a process"
+    if len(_tasks()) > 1:
+        return f"starts {len(_tasks()) - 1} thread(s)"
+    opened = _descriptors() - descriptors
+    return f"opens the file {min(opened)[1]}" if opened else None
 
 
 def _tasks() -> list[str]:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from _mltiers_warm.relay import Relay
 
 OURS = "_mltiers_warm"
-BASE = ("pytest", "_pytest", "execnet")  # what every controller and worker imports, and pytest does not rewrite
 ORDERED = "--ordered"
 KEEPS = ("--keep", ORDERED)
 TRIES = 3  # modules that are found unfit before the others are not tried: each costs an import of some before it
@@ -126,7 +125,7 @@ class Run:
         """Import what the controller needs too. Returns only in a process that may be forked: another one than called
         it, where there is a ``relay``.
         """
-        from _mltiers_warm.preload import NotWarm, Unfit, preload, why_not_now  # noqa: PLC0415
+        from _mltiers_warm.preload import NotWarm, Unfit, base, preload, why_not_now  # noqa: PLC0415
         from _mltiers_warm.relay import ANOTHER_TRY  # noqa: PLC0415
 
         try:
@@ -179,6 +178,8 @@ class Run:
         return [name for name in self.told.get(when, ()) if not f"{name}.".startswith(left)]
 
     def _named(self, done: Sequence[str]) -> list[str]:
+        from _mltiers_warm.preload import is_base  # noqa: PLC0415
+
         return [name for name in dict.fromkeys(done) if not is_base(name)]
 
     def around(self) -> Any:
@@ -213,6 +214,8 @@ class Run:
 
     def _again(self, module: str) -> NoReturn:
         """Start anew: what an import did to this process, nobody can undo."""
+        from _mltiers_warm.preload import is_base  # noqa: PLC0415
+
         if is_base(module) or not (self._wanted("modules") or self._wanted("later")):
             self.plain("; ".join(f"{name} {why}" for name, why in self.without.items()))
         self._write({**self.told, "spent": self.seconds()})
@@ -236,18 +239,6 @@ class Run:
         with open(beside, "w", encoding="utf-8") as stream:  # noqa: PTH123
             json.dump(what, stream)
         os.replace(beside, self.file)  # noqa: PTH105 -- whoever is ended meanwhile leaves no half of it
-
-
-def base() -> Iterator[str]:
-    """The modules of ``BASE``, and of pytest those that it imports before it looks at anything else."""
-    yield from ("pytest", "execnet")
-    found = getattr(sys.modules.get("_pytest.config"), "default_plugins", ())
-    yield from (f"_pytest.{name}" for name in found)
-
-
-def is_base(module: str) -> bool:
-    """Whether it is one of those, or of their packages."""
-    return module.partition(".")[0] in BASE
 
 
 def _say(text: str) -> None:
