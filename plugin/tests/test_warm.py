@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -291,7 +292,7 @@ print(_writes_a_file())
 
 
 COUNTED = "import os\nwith open(os.environ['TOLD'], 'a') as file: print('imported', file=file)\n"
-WARNS = "import warnings; warnings.warn('old', DeprecationWarning, stacklevel=2)\n"  # of whoever imports it
+WARNS = "import warnings; warnings.warn('old', DeprecationWarning, stacklevel=3)\n"  # of code that nobody can foresee
 
 
 @pytest.mark.parametrize("when", ["modules", "later"])
@@ -378,11 +379,12 @@ def test_what_would_be_noticed_is_not_imported_ahead(run, installed, text, why, 
 
 
 NOISY = {
-    "outer/__init__.py": "import quiet\nfrom inner import wrapped\nimport os, warnings\nIMPORTER = os.getpid()\n"
+    "outer/__init__.py": "import quiet, moved\nfrom inner import wrapped\nimport os, warnings\nIMPORTER = os.getpid()\n"
     "warnings.warn('outer is old', FutureWarning)\n",
     "outer/part.py": "import os, warnings\nIMPORTER = os.getpid()\nwarnings.warn('part is old', FutureWarning)\n",
     "inner/__init__.py": "from inner.deep import wrapped\n",
     "inner/deep.py": "from quiet import wrap\nwrapped = [wrap(), wrap()]\n",
+    "moved.py": "import warnings\nwarnings.warn('moved is old', DeprecationWarning, stacklevel=2)\n",
     "quiet.py": "import warnings\ndef wrap():\n    warnings.warn('wrap is old', DeprecationWarning)\n",
 }
 
@@ -396,6 +398,8 @@ NOISY = {
         ("from outer import part", (), {"modules": ["inner"], "later": ["outer.part"]}),
         ("import outer", (), {"modules": ["inner"], "later": ["outer.part"]}),
         ("import inner", ("-Werror",), {"modules": ["outer"]}),
+        ("import moved, outer", (), {"modules": ["outer"]}),
+        ("import moved", ("-Wignore:moved:DeprecationWarning:test_b", "-Werror:moved"), {"modules": ["moved"]}),
     ],
 )
 def test_what_an_import_warns_of_is_said_where_the_tests_import_it(run, installed, imports, filters, told):
@@ -406,7 +410,7 @@ def test_what_an_import_warns_of_is_said_where_the_tests_import_it(run, installe
     suite = {
         "test_a.py": TELL
         + f"""
-    before = sorted({{"outer", "outer.part", "inner", "inner.deep"}} & set(sys.modules))
+    before = sorted({{"outer", "outer.part", "inner", "inner.deep", "moved"}} & set(sys.modules))
     {imports}
     after = sorted({{"outer", "inner", "inner.deep"}} & set(sys.modules))
     def test_it():
@@ -435,7 +439,9 @@ def test_what_an_import_warns_of_is_said_where_the_tests_import_it(run, installe
 def _warned(run: Run) -> list[str]:
     """What pytest says of the warnings."""
     said = run.out.partition("warnings summary")[2].partition("-- Docs")[0]
-    return sorted(line.strip() for line in said.splitlines() if "old" in line or ".py:" in line)
+    return sorted(
+        re.sub(r"run-\d", "run", line).strip() for line in said.splitlines() if "old" in line or ".py:" in line
+    )
 
 
 def test_what_is_hidden_can_be_asked_for_without_an_import(run, installed):

@@ -218,14 +218,14 @@ def test_a_variable_that_no_import_reads_may_differ(go: Go, suite: Path, env: di
 
 
 def test_a_module_that_is_unfit_is_left_out_by_all(go: Go, suite: Path, env: dict[str, str], installed: Path) -> None:
-    (installed / "warns.py").write_text("import warnings\nwarnings.warn('old')\n")
+    (installed / "fails.py").write_text("raise RuntimeError('no luck')\n")
     (installed / "forks.py").write_text("import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'input()'])\n")
     (installed / "good.py").write_text("")
-    order: dict[str, object] = {"modules": ["ctypes", "warns", "forks", "good"]}
-    with keep(suite, env, "warns", "forks", "good") as kept:
+    order: dict[str, object] = {"modules": ["ctypes", "fails", "forks", "good"]}
+    with keep(suite, env, "fails", "forks", "good") as kept:
         run = go("def test_it(): pass\n", kept=kept, order=order)
     assert run.report["kept"], run.report
-    assert set(run.report["without"]) == {"warns", "forks"}  # type: ignore[call-overload]
+    assert set(run.report["without"]) == {"fails", "forks"}  # type: ignore[call-overload]
     assert run.report["modules"] == ["good"]
 
 
@@ -235,18 +235,38 @@ def test_what_took_long_is_not_imported_again_for_want_of_what_follows(
     """The process that goes on is a child of the one that we started; it serves, and it ends, like that one."""
     counted = "import time\ntime.sleep(0.4)\nwith open(__file__ + '.seen', 'a') as file: print('imported', file=file)\n"
     (installed / "slow.py").write_text(counted)
-    for name in ("warns", "complains"):
-        (installed / f"{name}.py").write_text("import warnings\nwarnings.warn('old')\n")
-    order: dict[str, object] = {"modules": ["ctypes", "slow", "warns", "complains"]}
-    with keep(suite, env, "slow", "warns", "complains") as kept:
+    for name in ("fails", "complains"):
+        (installed / f"{name}.py").write_text("raise RuntimeError('no luck')\n")
+    order: dict[str, object] = {"modules": ["ctypes", "slow", "fails", "complains"]}
+    with keep(suite, env, "slow", "fails", "complains") as kept:
         (first,) = KEPT
         runs = [go("def test_it(): pass\n", kept=kept, order=order, workers=n) for n in (0, 2)]
         (server,) = (os.pidfd_open(process.pid) for process in process_table().values() if process.parent == first)
     assert [run.report["kept"] for run in runs] == [True, True]
-    assert [set(run.report["without"]) for run in runs] == [{"warns", "complains"}] * 2  # type: ignore[call-overload]
+    assert [set(run.report["without"]) for run in runs] == [{"fails", "complains"}] * 2  # type: ignore[call-overload]
     assert (installed / "slow.py.seen").read_text().splitlines() == ["imported"]
     assert select.select([server], [], [], 20.0)[0], "it has not ended"
     os.close(server)
+
+
+def test_what_warns_is_imported_once_and_each_run_hears_of_it(
+    go: Go, suite: Path, env: dict[str, str], installed: Path
+) -> None:
+    noisy = (
+        "import warnings\nwarnings.warn('old')\nwith open(__file__ + '.seen', 'a') as file: print('once', file=file)\n"
+    )
+    (installed / "noisy.py").write_text(noisy)
+    order: dict[str, object] = {"modules": ["ctypes", "noisy"]}
+    text = "import pytest\ndef test_it():\n    with pytest.warns(UserWarning, match='^old$'): import noisy\n"
+    with keep(suite, env, "noisy") as kept:
+        runs = [go(text, kept=kept, order=order, workers=n) for n in (0, 2)]
+        mine = go("def test_it(): pass\n", kept=kept, order={**order, "own": ["noisy"]})
+    assert [run.outcome.exit_code for run in (*runs, mine)] == [0, 0, 0]
+    assert [run.report["modules"] for run in runs] == [["noisy"], ["noisy"]]
+    assert (installed / "noisy.py.seen").read_text().splitlines() == ["once"]
+    assert (
+        mine.report["fresh"] == "the process kept for the run has imported noisy, which is the project's own to import"
+    )
 
 
 def test_one_that_is_gone_costs_nothing_but_time(go: Go, suite: Path, env: dict[str, str]) -> None:

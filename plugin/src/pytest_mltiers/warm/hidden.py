@@ -20,16 +20,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Given:
-    """A warning. ``module`` and ``registry``: of whoever gave it, None where that depends on who imports; ``during``:
-    what was being imported, outermost first."""
+    """A warning. ``at``: the code that it names, None where nobody can tell which that will be the next time;
+    ``of_importer``: that is whoever imports the innermost of ``during``: what was being imported, outermost first."""
 
     message: Warning
     category: type[Warning]
+    at: Place | None
+    of_importer: bool
+    during: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Some line of code. ``variables``: the global ones of its module."""
+
     filename: str
     lineno: int
-    module: str
-    registry: dict[Any, Any] | None
-    during: tuple[str, ...]
+    variables: dict[str, Any]
 
 
 class Hidden:
@@ -59,10 +66,8 @@ class Hidden:
                 self._seen = None
 
     def _record(self, message: Any, category: Any, filename: str, lineno: int, *_: object, **__: object) -> None:
-        found = _where(filename, lineno)
-        module, registry = (found["__name__"], found.setdefault("__warningregistry__", {})) if found else ("", None)
         if self._seen is not None:
-            self._seen.append(Given(message, category, filename, lineno, module, registry, _importing()))
+            self._seen.append(Given(message, category, *_named(filename, lineno), _importing()))
 
     def hide(self, fresh: Collection[str], seen: Collection[Given]) -> bool:
         """Hide those of the modules ``fresh`` that cannot be had without the warnings ``seen`` while they were
@@ -73,7 +78,7 @@ class Hidden:
         ]
         roots = {_root(name, fresh) for one in given for name in one.during}
         modules = {name: sys.modules[name] for name in fresh if _root(name, fresh) in roots}
-        if any(one.registry is None or not one.during or issubclass(one.category, ResourceWarning) for one in given):
+        if any(one.at is None or not one.during or issubclass(one.category, ResourceWarning) for one in given):
             return False
         if any(getattr(getattr(module, "__spec__", None), "name", None) != name for name, module in modules.items()):
             return False
@@ -120,10 +125,14 @@ class Hidden:
                 sys.meta_path.remove(self)
 
     def _give(self, one: Given, name: str) -> None:
+        if one.of_importer and one.during[-1] == name:
+            one = replace(one, at=_importer())
         if self._seen is not None:  # an import ahead, of what is to be hidden with it
             self._seen.append(replace(one, during=(*_importing(), *one.during[one.during.index(name) :])))
-            return
-        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno, one.module, one.registry)
+        elif one.at is not None:
+            registry = one.at.variables.setdefault("__warningregistry__", {})
+            module = one.at.variables.get("__name__", "<string>")
+            warnings.warn_explicit(one.message, one.category, one.at.filename, one.at.lineno, module, registry)
 
 
 HIDDEN = Hidden()
@@ -156,28 +165,46 @@ def _root(name: str, among: Collection[str]) -> str:
 
 
 def _frames() -> Iterator[FrameType]:
-    """Those of the code that is running, innermost first, but for this file."""
+    """Those of the code that is running, innermost first, but for this file and what carries out an import."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_filename != __file__:
+        file = frame.f_code.co_filename
+        if file != __file__ and not ("importlib" in file and "_bootstrap" in file):  # as `warnings` does
             yield frame
         frame = frame.f_back
 
 
+def _is_body(frame: FrameType) -> bool:
+    """Whether it executes a module, from its first line on."""
+    return frame.f_code.co_name == "<module>"
+
+
 def _importing() -> tuple[str, ...]:
-    names = [frame.f_globals.get("__name__", "") for frame in _frames() if frame.f_code.co_name == "<module>"]
-    return tuple(reversed(names))
+    return tuple(reversed([frame.f_globals.get("__name__", "") for frame in _frames() if _is_body(frame)]))
 
 
-def _where(filename: str, lineno: int) -> dict[str, Any] | None:
-    """The globals of the code that a warning names; None where that is the code that has imported a module of another
-    package: it would be another one the next time."""
-    innermost = None
+def _importer() -> Place | None:
+    """The code that imports what is being revealed."""
+    return next((_place(frame) for frame in _frames()), None)
+
+
+def _place(frame: FrameType) -> Place:
+    return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_globals)
+
+
+def _named(filename: str, lineno: int) -> tuple[Place | None, bool]:
+    """The code that a warning names, and whether that is what imports the innermost module that is being imported."""
+    innermost, importer = None, None
     for frame in _frames():
-        name = frame.f_globals.get("__name__", "")
+        if innermost is not None and importer is None:
+            importer = frame
         if frame.f_code.co_filename == filename and frame.f_lineno == lineno:
-            same = innermost is None or name.partition(".")[0] == innermost.partition(".")[0]
-            return frame.f_globals if same else None
-        if frame.f_code.co_name == "<module>" and innermost is None:
-            innermost = name
-    return None
+            known = importer in (None, frame) or _package(frame) == _package(innermost)
+            return (_place(frame) if known else None), frame is importer
+        if innermost is None and _is_body(frame):
+            innermost = frame
+    return None, False
+
+
+def _package(frame: FrameType | None) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] if frame is not None else ""
