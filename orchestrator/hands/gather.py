@@ -35,6 +35,7 @@ from orchestrator.words.plan import PythonFacts
 
 MAX_CONFIG_BYTES = 1 << 20
 _FOR_THE_COMMENT = 3.0  # seconds
+_NO_TRUNK = "no main or master here has a commit in common with it; `git remote set-head origin -a` names another"
 _ELSEWHERE = ("issue_comment", "workflow_run")  # what is checked out is the default branch, not what they are about
 
 
@@ -234,7 +235,7 @@ def _event(name: str | None, environment: Environment, git: Git | None, head: st
     base = None
     if git is not None and head is not None:
         trunk = git.default_branch()
-        base = git.merge_base(head, trunk) if trunk else head
+        base = git.merge_base(head, trunk) if trunk else head if git.lone_branch() else None
     return Event(name=name or LOCAL, sha=head, base_sha=base)
 
 
@@ -312,7 +313,8 @@ def _changes(
         except GitError as error:
             notes.append(error.line)
     if event.base_sha is None and event.pull_request is None:
-        return Changes(files=None, source=f"{event.name} has no base to compare with")
+        absent = f"{event.name} has no base to compare with"
+        return Changes(files=None, source=absent if event.on_github else _NO_TRUNK)
     if github is None:
         return Changes(files=None, source="the clone is too shallow to compare (fetch-depth: 0 would tell)")
     try:

@@ -83,6 +83,13 @@ class Git(Struct, frozen=True, kw_only=True):
         found = set(os.fsdecode(listed).splitlines())
         return next((name for name in _TRUNKS if name in found), None)
 
+    def lone_branch(self) -> bool:
+        """Whether there is one branch alone, with all of its past: whatever its name, work here is measured by it."""
+        listed = self.run("for-each-ref", "--format=%(refname)", "refs/heads/", "refs/remotes/", allow=(0, 128))
+        refs = (name.split("/") for name in os.fsdecode(listed).splitlines())
+        names = {"/".join(parts[2:] if parts[1] == "heads" else parts[3:]) for parts in refs}
+        return len(names) <= 1 and self.run("rev-parse", "--is-shallow-repository").strip() == b"false"
+
     def merge_base(self, one: str, other: str) -> str | None:
         """The best common ancestor that this clone has, or None."""
         try:

@@ -282,6 +282,26 @@ def test_coverage_thresholds(project: Make) -> None:
     assert "coverage is 75.0%, below the minimum of 90%" in done.verdict["reasons"][0]
 
 
+@pytest.mark.parametrize("shallow", [False, True], ids=["another trunk", "shallow"])
+def test_changes_that_nobody_knows_are_not_taken_for_none(project: Make, tmp_path: Path, shallow: bool) -> None:
+    subject = project({"a.py": "", "ml-tiers.yml": "version: 1\ntiers:\n  unit: {changes: [src/**]}\n"})
+    subject.commit()
+    subject.git("branch", "-m", "develop")
+    alone = json.loads(subject.mltiers("plan", "--json").out)["tiers"]["unit"]
+    assert (alone["run"], alone["reason"]) == (False, "no changed file matches src/**")
+
+    subject.git("checkout", "-q", "-b", "topic")
+    subject.write({"src/b.py": ""})
+    subject.commit()
+    if shallow:
+        subject.git("checkout", "-q", "develop")
+        subject.git("clone", "-q", "--depth=1", "-b", "topic", subject.root.as_uri(), str(tmp_path / "shallow"))
+        subject = Project(tmp_path / "shallow", {})
+    planned = json.loads(subject.mltiers("plan", "--json").out)["tiers"]["unit"]
+    assert planned["run"], planned["reason"]
+    assert planned["reason"].startswith("changed files are unknown (no main or master here")
+
+
 def test_coverage_of_the_change(project: Make) -> None:
     subject = project({**GREEN, "ml-tiers.yml": CONFIG.format(workers=1) + "coverage: {patch: 80}\n"})
     subject.commit()
