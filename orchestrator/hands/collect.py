@@ -6,6 +6,7 @@ folder is untrusted: links and special files are refused, sizes are bounded, and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,12 +43,16 @@ from orchestrator.words.results import (
     TierResult,
 )
 
+_LONGEST = 500  # characters of a dotted name that may be a file's
 _STOPPED = (Ending.DEADLINE, Ending.CANCELLED)
 
 
 def collect_run(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path, sha: str | None) -> TierResult:
     """The result of a tier that just ran here. Writes what it owes: ``result.json``, a JUnit file."""
     result = collect_tier(plan, outcome, folder, root=root)
+    gone = [path for path in plan.paths if not (root / path.partition("::")[0]).exists()]
+    if gone and not result.tests:  # xdist's workers keep to themselves that pytest told them so
+        result = replace(result, problems=(f"`paths` names what is not there: {', '.join(gone)}", *result.problems))
     try:
         if outcome.ending in _STOPPED and result.tests:
             _synthesise(folder, plan.name, result.tests, outcome)
@@ -71,11 +76,15 @@ def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) 
         tests = tuple(_as_at_the_stop(test, log, outcome) for test in tests)
     else:
         tests, disagreements = merge_tests(junit, log)
+    if log is None:
+        tests = _as_collected(root, tests)
     problems += disagreements
     part = log.part if log is not None else None
     outcome = _as_an_empty_shard(outcome, part)
     left = [f"tests that {plugin} retries were left to it" for plugin in (log.left_to if log is not None else ())]
     coverage, coverage_note = _coverage(plan, folder, problems)
+    if coverage is None and outcome.ending is Ending.NOT_STARTED:
+        coverage_note = "it was not run"
     contexts = read_file(folder / "contexts.json", _contexts, problems)
     benchmarks = _benchmarks(plan, folder, problems)
     comparison = read_file(folder / "comparison.json", lambda chunks: read_comparison(b"".join(chunks)), problems)
@@ -236,6 +245,38 @@ def _synthesise(folder: Path, name: str, tests: tuple[TestResult, ...], outcome:
     if report.exists():
         report.replace(folder / "junit.pytest.xml")
     report.write_bytes(write_junit(tests, name=name, seconds=outcome.seconds))
+
+
+def _as_collected(root: Path, tests: tuple[TestResult, ...]) -> tuple[TestResult, ...]:
+    """The tests of a report that stands alone by their node ids, where the files of them are here.
+
+    Without `junit_family=xunit1` such a report names no files: ``tests.test_a.TestB::test_c``.
+    """
+    known: dict[str, str] = {}
+
+    def node_id(test: TestResult) -> str:
+        dotted, colons, name = test.node_id.partition("::")
+        if dotted not in known:
+            known[dotted] = _collected_from(root, dotted)
+        return known[dotted] + colons + name
+
+    named = [(test, node_id(test)) for test in tests]
+    if len({found for _, found in named}) < len(named):
+        return tests
+    return tuple(test if test.node_id == found else structs.replace(test, node_id=found) for test, found in named)
+
+
+def _collected_from(root: Path, dotted: str) -> str:
+    """``tests.test_a.TestB`` → ``tests/test_a.py::TestB``, or as it was where there is no such file."""
+    names = dotted.split(".")
+    if len(dotted) > _LONGEST or not all(map(str.isidentifier, names)):  # whoever wrote it may have written anything
+        return dotted
+    for length in range(len(names), 0, -1):
+        file = "/".join(names[:length]) + ".py"
+        with contextlib.suppress(OSError):  # too long for a file's name
+            if (root / file).is_file():
+                return "::".join((file, *names[length:]))
+    return dotted
 
 
 def _relative_to(root: Path, tests: tuple[TestResult, ...]) -> tuple[TestResult, ...]:

@@ -14,6 +14,8 @@ _KIND = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Z]\w*)(?=:|$)")
 _PLACE = re.compile(r"(?P<file>[^\s:][^:\n]*):(?P<line>\d{1,8}):(?: (?P<kind>\S.*)?)?")
 _MARKS = " \t^~"  # of a line that marks a part of the one above
 _RULE = re.compile(r"(?:_ ){10,}_?\s*")
+_REFUSED = re.compile(r"(?:^|: )error: ")  # of a command line, by argparse
+_SETTINGS = ("inifile:", "rootdir:")
 # What differs between two failures with one cause. Applied in this order.
 _VARIABLE = (
     (re.compile(r"0x[0-9a-fA-F]+"), "ADDRESS"),
@@ -132,3 +134,20 @@ def _entries(text: str) -> Iterator[_Entry]:
         entry = _Entry(file=place["file"], line=int(place["line"])) if begins and place is not None else _Entry()
     if entry.says_something():
         yield entry
+
+
+def last_words(output: str) -> str | None:
+    """What a process that left no report said of its end, in one line; None: nothing.
+
+    Python's own last words are followed by a stack, and those on a command line by where its settings come from.
+    """
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for number, line in reversed([*enumerate(lines)]):
+        _, fatal, what = line.partition("Fatal Python error: ")
+        if fatal:
+            stack = lines[number + 1 :]
+            own = next((after + 1 for after, one in enumerate(stack) if one.startswith("Current thread ")), None)
+            return f"{fatal}{what}" + (f", {stack[own]}" if own is not None and own < len(stack) else "")
+        if _REFUSED.search(line) and all(after.startswith(_SETTINGS) for after in lines[number + 1 :]):
+            return line
+    return lines[-1] if lines else None

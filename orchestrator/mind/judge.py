@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from orchestrator.mind.compare import interval, moved
 from orchestrator.mind.coverage_past import NO_PAST, CoveragePast, carried_on, coverage_change
+from orchestrator.mind.excerpts import last_words
 from orchestrator.mind.readers.coverage import combine, leave_out, patch_coverage, untested_functions
 from orchestrator.words.errors import ExitCode
 from orchestrator.words.plan import Plan, TierPlan
@@ -245,7 +246,7 @@ def _untrusted(result: TierResult, running: list[str]) -> Iterator[str]:
 def _why_no_report(result: TierResult) -> str:
     if result.counts.executed and result.exit_code == 0:
         return ", though its tests ran: look for `-p no:junitxml` in the project's addopts, or who removes junit.xml"
-    said = next((line.strip() for line in reversed(result.output_tail.splitlines()) if line.strip()), None)
+    said = last_words(result.output_tail)
     return f"; its last words: {said[:300]}" if said else ""
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from orchestrator.hands.collect import collect_tier
+from orchestrator.hands.collect import collect_run, collect_tier
 from orchestrator.mind.judge import judge_tier
 from orchestrator.words.plan import PythonFacts, TierPlan
 from orchestrator.words.results import Ending, Outcome
@@ -210,3 +211,33 @@ def test_events_that_disagree_with_a_green_report(tmp_path: Path, case: str) -> 
     judged = judge_tier(UNIT, collect_tier(UNIT, ENDED, tmp_path, root=tmp_path))
     assert judged.verdict in (Verdict.INFRASTRUCTURE, Verdict.FAILED), judged
     assert sentence in " ".join(judged.reasons)
+
+
+BARE = """<testsuites><testsuite name="pytest" tests="4" failures="0" errors="0" skipped="0">
+<testcase classname="tests.test_a.TestB" name="test_c[a::b.c]" time="0.1"/>
+<testcase classname="tests.test_a" name="test_d" time="0.1"/>
+<testcase classname="tests.test_gone" name="test_e" time="0.1"/>
+<testcase classname="{long}" name="test_f" time="0.1"/></testsuite></testsuites>"""
+
+
+def test_a_report_alone_names_its_tests_as_pytest_does_where_their_files_are_here(tmp_path: Path) -> None:
+    long = "x" * 5000
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_a.py").write_text("")
+    (tmp_path / "junit.xml").write_text(BARE.format(long=long))
+    result = collect_tier(UNIT, ENDED, tmp_path, root=tmp_path)
+    assert [test.node_id for test in result.tests] == [
+        "tests/test_a.py::TestB::test_c[a::b.c]",
+        "tests/test_a.py::test_d",
+        "tests.test_gone::test_e",
+        f"{long}::test_f",
+    ]
+
+
+def test_paths_that_are_not_there_are_named(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    plan = replace(UNIT, paths=("tests", "test/unit/test_a.py::test_b"))
+    nothing = Outcome(tier="unit", ending=Ending.EXITED, exit_code=5, seconds=1.0)
+    judged = judge_tier(plan, collect_run(plan, nothing, tmp_path / "out", root=tmp_path, sha=None))
+    assert judged.verdict is Verdict.INFRASTRUCTURE
+    assert "`paths` names what is not there: test/unit/test_a.py::test_b" in judged.reasons

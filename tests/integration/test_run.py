@@ -327,6 +327,7 @@ def test_a_tiers_own_coverage_of_the_change_keeps_those_back_that_need_it(projec
     assert tiers["unit"]["patch_coverage"]["uncovered"] == {"src/calc.py": [10]}
     assert [(gap["name"], gap["found"]) for gap in tiers["unit"]["known_gaps"]] == [("src/calc.py::gone", False)]
     assert (tiers["next"]["verdict"], done.code) == ("not-run", 1)
+    assert done.verdict["coverage_note"] == "next: it was not run"
 
 
 def test_tiers_that_need_others(project: Make) -> None:

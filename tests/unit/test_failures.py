@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 from msgspec.structs import replace
 
-from orchestrator.mind.excerpts import LINES, excerpt, kind_of, skeleton
+from orchestrator.mind.excerpts import LINES, excerpt, kind_of, last_words, skeleton
 from orchestrator.mind.failures import explain, insight
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import History
@@ -335,6 +335,33 @@ def test_a_command_for_many_names_one() -> None:
     (cause,) = causes(*(a_test(str(n)) for n in range(40))).causes
 
     assert cause.rerun == "python -m pytest t.py::0"
+
+
+LAST_WORDS = {
+    "nothing": ("", None),
+    "the last line": (
+        "collecting\nE   ZeroDivisionError: division by zero\n\n",
+        "E   ZeroDivisionError: division by zero",
+    ),
+    "of a command line": (
+        "ERROR: usage: python -m pytest [options]\npython -m pytest: error: unrecognized arguments: --x\n"
+        "  inifile: None\n  rootdir: /a\n",
+        "python -m pytest: error: unrecognized arguments: --x",
+    ),
+    "an error long before the end": ("main.py: error: no\nrootdir: /a\ntest_a.py .\n", "test_a.py ."),
+    "of Python": (
+        'test_a.py Fatal Python error: Aborted\n\nThread 0x1 (recent first):\n  File "c.py", line 9 in run\n\n'
+        'Current thread 0x2 (most recent call first):\n  File "test_a.py", line 2 in test_e\n  File "p.py"\n',
+        'Fatal Python error: Aborted, File "test_a.py", line 2 in test_e',
+    ),
+    "of Python, cut": ("Fatal Python error: Aborted\nCurrent thread 0x2", "Fatal Python error: Aborted"),
+}
+
+
+@pytest.mark.parametrize("case", LAST_WORDS)
+def test_last_words(case: str) -> None:
+    output, said = LAST_WORDS[case]
+    assert last_words(output) == said
 
 
 # --- flaky ---------------------------------------------------------------------------------------------------------
