@@ -188,7 +188,8 @@ def _check(arguments: argparse.Namespace) -> ExitCode:
     for line in (*problems, *warnings):
         _talk(line)
     if not problems and not arguments.json:
-        say(f"{arguments.config}: {len(config.tiers)} tiers, no errors\n")
+        tiers = "1 tier" if len(config.tiers) == 1 else f"{len(config.tiers)} tiers"
+        say(f"{arguments.config}: {tiers}, no errors\n")
     return ExitCode.USAGE if problems else ExitCode.PASSED
 
 
@@ -199,6 +200,7 @@ def _plan(arguments: argparse.Namespace) -> ExitCode:
     from orchestrator.mind.render.plan_table import render_plan
     from orchestrator.tools.cancellation import Cancellation
     from orchestrator.tools.job import append
+    from orchestrator.tools.plugin import plugin_folder
 
     hands = _hands(Cancellation())
     _, plan = prepare(_options(arguments), hands)
@@ -207,7 +209,7 @@ def _plan(arguments: argparse.Namespace) -> ExitCode:
     if arguments.json:
         say(json.dumps(document) + "\n")
     else:
-        say(render_plan(plan))
+        say(render_plan(plan, plugin=str(plugin_folder())))
     return ExitCode.PASSED
 
 

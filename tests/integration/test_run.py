@@ -398,6 +398,10 @@ def test_plan_runs_nothing(project: Make) -> None:
     assert "-m pytest" in table.out
     assert not (subject.root / "touched").exists()
 
+    command = next(line for line in table.out.splitlines() if "-m pytest" in line)
+    subprocess.run(["bash", "-c", command], cwd=subject.root, env=subject.environment(), check=True)
+    assert (subject.root / ".mltiers/unit/junit.xml").exists()
+
 
 USAGE = {
     "no configuration": ({"ml-tiers.yml": None}, ["run"], "there is no such file"),

@@ -8,8 +8,11 @@ from orchestrator.mind.render.words import budget, expected, gpu_minutes, plural
 from orchestrator.words.plan import Plan, TierPlan
 
 
-def render_plan(plan: Plan) -> str:
-    """What would run, where, for how long, and why the rest would not; one block, ending in a line feed."""
+def render_plan(plan: Plan, *, plugin: str | None = None) -> str:
+    """What would run, where, for how long, and why the rest would not; one block, ending in a line feed.
+
+    ``plugin``: the folder of our copy of the pytest plugin, for tests' Pythons that have none.
+    """
     header = ("tier", "", "where", "budget", "why")
     rows = [header, *(_row(tier) for tier in plan.tiers)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header) - 1)]
@@ -21,10 +24,21 @@ def render_plan(plan: Plan) -> str:
         if tier.run:
             lines += ["", f"{tier.name}:"]
             lines += [f"  {note}" for note in (*tier.notes, *tier.details)]
-            assignments = [f"{name}={shlex.quote(value)}" for name, value in tier.env.items()]
-            lines.append("  " + visible(" ".join([*assignments, shlex.join(tier.command)])))
+            lines.append("  " + visible(_command(tier, plugin)))
     lines += ["", *plan.notes] if plan.notes else []
     return "\n".join(lines) + "\n"
+
+
+def _command(tier: TierPlan, plugin: str | None) -> str:
+    """What runs, for a shell in the configuration's folder."""
+    env = dict(tier.env)
+    words = []
+    if plugin is not None and tier.python is not None and tier.python.plugin is None:
+        own = shlex.quote(env.pop("PYTHONPATH", ""))
+        more = f":{own}" if own != "''" else '${PYTHONPATH:+":$PYTHONPATH"}'
+        words = [f"PYTHONPATH={shlex.quote(plugin)}{more}"]
+    words += [f"{name}={shlex.quote(value)}" for name, value in env.items()]
+    return " ".join([*words, shlex.join(tier.command)])
 
 
 def _headline(plan: Plan) -> str:
