@@ -30,7 +30,7 @@ _WORD = re.compile(r"\w{3,}")
 
 
 def with_orders(plan: Plan, situation: Situation) -> tuple[Plan, dict[str, Order]]:
-    """The plan with what is to be said of it, and the order of each tier that runs here and has a history."""
+    """The plan with what is to be said of it, and the order of each tier that runs here."""
     orders: dict[str, Order] = {}
     tiers = []
     nightly = situation.event.name == "schedule"
@@ -49,11 +49,10 @@ def with_orders(plan: Plan, situation: Situation) -> tuple[Plan, dict[str, Order
             notes += [problem] if problem else []
             touched = _touched(situation, tier, contexts or Contexts())
         order = order_of(tier, records, contexts=contexts, touched=touched, nightly=nightly)
-        if order is not None:
-            orders[tier.name] = order
+        orders[tier.name] = order
         if tier.fit:
             notes.append(fit_note(order))
-            if order is not None and (owed := len(set(order.failed) & set(order.deferred))):
+            if owed := len(set(order.failed) & set(order.deferred)):
                 tier = replace(tier, defer_fails=True)  # noqa: PLW2901
                 notes.append(f"fit: {plural(owed, 'test')} that failed last time does not fit: no pass without it")
         tiers.append(replace(tier, notes=(*tier.notes, *notes)) if notes else tier)

@@ -55,15 +55,15 @@ def order_of(
     contexts: Contexts | None = None,
     touched: Mapping[str, int] | None = None,
     nightly: bool = False,
-) -> Order | None:
-    """The order of a tier, or None where nothing is known of earlier runs. ``records``: of it, newest first.
+) -> Order:
+    """The order of a tier; where nothing is known of earlier runs, one that says nothing. ``records``: newest first.
 
     ``touched``: how near each test is to the change. ``nightly``: what had to wait comes first.
     """
     known = [record for record in records if record.tier.result is not None and not record.fork]
     nodes = _nodes(known)
     if not nodes:
-        return None
+        return Order()
     took = {node: estimate.seconds for node, estimate in estimates(known).items()}
     outcomes = last_outcomes(known)
     waiting = _waiting(known)
@@ -104,9 +104,9 @@ def order_document(order: Order) -> dict[str, Any]:
     }
 
 
-def fit_note(order: Order | None) -> str:
+def fit_note(order: Order) -> str:
     """What became of `fit`, for the plan: one sentence."""
-    if order is None or order.selection is None:
+    if order.selection is None:
         return "fit: nothing is known of earlier runs, so everything runs"
     chosen = order.selection
     total = len(chosen.chosen) + len(chosen.deferred)

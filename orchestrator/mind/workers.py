@@ -86,7 +86,7 @@ def choice_of(records: Sequence[Record], conditions: Conditions, warm: Mapping[i
     seconds = {node: known.get(node, 0.0) for node in tests}
     modes = [Mode(workers=count, warm=warm[count]) for count in sorted(warm)]
     told = [run.order for record in like if (run := record.tier.result) and run.workers > 1 and run.order is not None]
-    ours = [order.startswith("longest first") for order in told]
+    ours = [order.startswith(("longest first", "file by file")) for order in told]
     if any(ours):
         modes += [Mode(workers=mode.workers, warm=mode.warm, by_file=True) for mode in modes if mode.workers > 1]
     usual = "longest first" if any(ours) or not ours else "in their own order"

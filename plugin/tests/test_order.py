@@ -79,6 +79,29 @@ def test_xdist_hands_out_the_longest_first(run_suite: RunSuite, order: Order) ->
     assert max(planned) < 1.05, "1.65 s of tests fit two workers almost evenly"
 
 
+def test_where_nothing_is_known_workers_are_given_whole_files(run_suite: RunSuite, order: Order) -> None:
+    """Each sets a file's fixtures up once, and imports what its tests import: but for the last, which may be shared."""
+    run = run_suite({f"test_{name}.py": FIVE for name in "abcdefgh"}, "-p", "xdist", "-n", "2", variables=order())
+    assert run.code == 0, run.out
+    assert {event["order"] for event in run.of("order")} == {"file by file"}
+    ran = [{node[5] for node in nodes} for nodes in started_by(run)]
+    assert sum(map(len, ran)) <= len("abcdefgh") + 1
+    assert len(started(run)) == 40
+    for nodes in started_by(run):
+        files = [node[5] for node in nodes]
+        assert (
+            len([file for file, before in zip(files, ["", *files], strict=False) if file != before])
+            <= len(set(files)) + 1
+        )
+
+
+def test_where_nothing_is_known_groups_are_left_to_xdist(run_suite: RunSuite, order: Order) -> None:
+    files = {"test_a.py": "def test_it(): pass\n", "test_b.py": FIVE}
+    run = run_suite(files, "-p", "xdist", "-n", "1", "--dist", "loadfile", variables=order())
+    assert [node[5] for node in started(run)] == [*"bbbbb", "a"], "the larger one first, as ever"
+    assert {event["order"] for event in run.of("order")} == {"pytest's own"}
+
+
 def test_under_xdist_too_what_failed_comes_first(run_suite: RunSuite, order: Order) -> None:
     seconds = {**dict.fromkeys(ids(0, 1, 2, 3, 4), 0.2), "test_it.py::test_n[4]": 0.001}
     run = run_suite(FIVE, "-p", "xdist", "-n", "2", variables=order(first=ids(4), seconds=seconds))

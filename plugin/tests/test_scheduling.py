@@ -39,9 +39,11 @@ class Worker:
         self.shutting_down = True
 
 
-def session(seconds: list[float], *workers: Worker) -> Any:
+def session(seconds: list[float | None], *workers: Worker) -> Any:
+    """A scheduler of so many tests; None: nobody knows how long it takes."""
     tests = [f"test_{number // 50}.py::test_{number}" for number in range(len(seconds))]
-    order = pytest.importorskip("pytest_mltiers.order").Order(seconds=dict(zip(tests, seconds, strict=True)))
+    known = {test: value for test, value in zip(tests, seconds, strict=True) if value is not None}
+    order = pytest.importorskip("pytest_mltiers.order").Order(seconds=known)
     scheduler = scheduling.LongestFirst(Config(), None, order, clock=lambda: 0.0)
     for worker in workers:
         scheduler.add_node(worker)
@@ -50,19 +52,19 @@ def session(seconds: list[float], *workers: Worker) -> Any:
     return scheduler
 
 
-def run(scheduler: Any, *workers: Worker) -> list[int]:
+def run(scheduler: Any, *workers: Worker, takes: float = 0.0) -> list[int]:
     """Every worker runs a test in turn, as long as it may begin one."""
     done = []
     while any(len(worker.queue) > (not worker.shutting_down) for worker in workers):
         for worker in workers:
             if len(worker.queue) > (not worker.shutting_down):
                 done.append(worker.queue.pop(0))
-                scheduler.mark_test_complete(worker, done[-1])
+                scheduler.mark_test_complete(worker, done[-1], takes)
                 scheduler.check_schedule(worker)
     return done
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.02, 1.0])
+@pytest.mark.parametrize("seconds", [None, 0.0, 0.001, 0.02, 1.0])
 def test_every_test_is_run_once_and_a_worker_always_has_a_next_one(seconds):
     workers = Worker("gw0"), Worker("gw1")
     scheduler = session([seconds] * 401, *workers)
@@ -84,6 +86,15 @@ def test_long_tests_are_handed_out_as_late_as_can_be():
     session([1.0] * 100, *workers)
 
     assert [len(worker.queue) for worker in workers] == [2, 2]
+
+
+def test_what_nobody_knows_is_learnt_and_shares_a_message_then():
+    workers = Worker("gw0"), Worker("gw1")
+    scheduler = session([None] * 2_000, *workers)
+    assert [len(worker.queue) for worker in workers] == [2, 2]
+    run(scheduler, *workers, takes=0.001)
+
+    assert sum(worker.messages for worker in workers) <= 2_000 / 5
 
 
 def test_what_a_dead_worker_was_sent_goes_to_the_others():

@@ -41,7 +41,7 @@ def simulated(
         now, worker, done = heapq.heappop(clock)
         if done >= 0:
             held[worker].remove(done)
-            lanes.ended(worker, done, now)
+            lanes.ended(worker, done, now, takes.get(tests[done], 0.0))
             end = max(end, now)
         fill(worker, now, 2)
         if held[worker]:
@@ -61,7 +61,7 @@ def test_every_test_runs_exactly_once_whatever_the_estimates(
     drawn: list[tuple[int, float, float]], workers: int, failed: int
 ) -> None:
     tests = [f"test_{file}.py::test_{n}" for n, (file, _, _) in enumerate(drawn)]
-    estimates = {test: of[1] for test, of in zip(tests, drawn, strict=True) if int(of[1]) % 3}
+    estimates = {test: of[1] for test, of in zip(tests, drawn, strict=True) if int(of[1]) % 3 and failed % 2}
     takes = {test: of[2] for test, of in zip(tests, drawn, strict=True)}
     started, end, _ = simulated(tests, estimates, takes, workers, tuple(tests[-failed:] if failed else ()))
     assert sorted(started) == sorted(tests)
@@ -91,6 +91,27 @@ def test_an_expensive_fixture_is_not_set_up_on_every_worker() -> None:
     started, _, torn = simulated(tests, takes, takes, 4)
     assert torn == 0
     assert set(started[:4]) == {f"test_{file}.py::test_0" for file in "abcd"}
+
+
+def test_where_nothing_is_known_the_files_come_in_their_order_and_stay_whole() -> None:
+    tests = [f"test_{file}.py::test_{n}" for file in "abcdefgh" for n in range(9)]
+    takes = {test: 3.0 if test.endswith("_0") else 0.1 for test in tests}
+    started, end, torn = simulated(tests, {}, takes, 2)
+    firsts = [test for test in started if test.endswith("_0")]
+    assert firsts == sorted(firsts)
+    assert torn <= 1, "the last may be shared"
+    assert end < 1.05 * sum(takes.values()) / 2
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.1, 20.0])
+def test_where_nothing_is_known_the_length_of_a_test_is_learnt(seconds: float) -> None:
+    """The rest of the only file that is left is halved again and again, by what its tests have taken so far."""
+    tests = [f"test_it.py::test_{n}" for n in range(64)]
+    generator = random.Random(1)
+    takes = {test: generator.uniform(0.5, 1.5) * seconds for test in tests}
+    started, end, _ = simulated(tests, {}, takes, 2)
+    assert sorted(started) == sorted(tests)
+    assert end < sum(takes.values()) / 2 + 3 * seconds
 
 
 def test_what_failed_is_first_in_the_order_given() -> None:

@@ -4,6 +4,8 @@ Tests of one file share its fixtures, so a file is one block, whose tests run in
 block goes first. Out of a block come tests that are long by themselves: left where they stand they would end a run on
 one worker while the others idle. Where the blocks run out, an idle worker takes the later half of the longest rest, as
 long as that pays for setting the file's fixtures up once more.
+
+Where no test is known, the files come in their order, and each test is taken to last as long as those before it did.
 """
 
 from __future__ import annotations
@@ -19,6 +21,12 @@ LONG = 0.05
 
 SMALL = 0.02
 """So many seconds of fixtures are not worth keeping a file together for."""
+
+GUESS = 0.1
+"""Seconds of a test, as long as nothing is known of any."""
+
+OFF = 1.25
+"""The factor by which all estimates may be wrong before they are made anew."""
 
 
 @dataclass
@@ -45,14 +53,17 @@ class Lane:
 
 
 class Lanes:
-    """Hands out indices of ``tests``. Times are seconds of one clock; estimates may be as wrong as they like."""
+    """Hands out indices of ``tests``. Times are seconds of one clock; estimates may be as wrong as they like, and where
+    there are none, the usual length of a test is learnt from ``ended``."""
 
     def __init__(
         self, tests: Sequence[str], *, seconds: Mapping[str, float], first: Sequence[str] = (), workers: int
     ) -> None:
         self.lanes: dict[Hashable, Lane] = {}
-        usual = median(seconds.values()) if seconds else 0.0
-        self.seconds = [seconds.get(test, usual) for test in tests]
+        self.learns = not seconds
+        self.usual = median(seconds.values()) if seconds else GUESS
+        self.done, self.work = 0, 0.0  # tests that have ended, and their seconds
+        self.seconds = [seconds.get(test, self.usual) for test in tests]
         place = {test: index for index, test in enumerate(tests)}
         self.urgent = deque(dict.fromkeys(place[test] for test in first if test in place))
         urgent = set(self.urgent)
@@ -61,6 +72,9 @@ class Lanes:
         for index, test in enumerate(tests):
             if index not in urgent:
                 files.setdefault(test.partition("::")[0], []).append(index)
+        if self.learns:
+            self.queue = deque(Block(deque(indices), self.usual * len(indices)) for indices in files.values())
+            return
         long = LONG * sum(self.seconds) / max(1, workers)
         blocks = [block for indices in files.values() for block in self._blocks(indices, long)]
         # Stable: equals stay in the order of collection, and every run with the same estimates does the same.
@@ -95,11 +109,24 @@ class Lanes:
             self.left -= 1
         return index
 
-    def ended(self, who: Hashable, index: int, now: float) -> None:
-        """A worker is through with a test."""
+    def ended(self, who: Hashable, index: int, now: float, took: float) -> None:
+        """A worker is through with a test, which ``took`` so many seconds."""
         lane = self.lanes.setdefault(who, Lane())
         lane.given.pop(index, None)
         lane.since = now
+        self.done += 1
+        self.work += took
+        usual = self.work / self.done
+        if self.learns and not self.usual / OFF <= usual <= self.usual * OFF:
+            self._take_for_usual(usual)
+
+    def _take_for_usual(self, seconds: float) -> None:
+        self.usual = seconds
+        self.seconds = [seconds] * len(self.seconds)
+        for lane in self.lanes.values():
+            lane.given = dict.fromkeys(lane.given, seconds)
+        for block in [*self.queue, *(lane.block for lane in self.lanes.values() if lane.block is not None)]:
+            block.seconds = seconds * len(block.tests)
 
     def extend(self, indices: Iterable[int]) -> None:
         """Tests that were handed out and did not run (their worker died): they come next."""

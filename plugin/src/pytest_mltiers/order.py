@@ -1,4 +1,5 @@
-"""Which tests run, and in which order: what the orchestrator read off earlier runs, applied to this one.
+"""Which tests run, and in which order: what the orchestrator read off earlier runs, applied to this one; without any,
+workers are given one file after the other.
 
 The file that ``MLTIERS_ORDER`` names says which tests wait for a later run (``deferred``), which come first (``first``)
 and how long each takes (``seconds``). Every process of a run reads it from the controller's words, not from the disk,
@@ -102,13 +103,16 @@ class Ordering:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput[ORDER_VARIABLE] = self.text
-        node.workerinput["mltiers_dist"] = self.distribution if self._reorders_groups() else "none"
+        node.workerinput["mltiers_dist"] = self.distribution
+        node.workerinput["mltiers_reorders"] = self._reorders_groups()
 
     def _reorders_groups(self) -> bool:
         """xdist sorts groups by how many tests they have. Somebody who switched that off has an order of their own."""
         option = self.config.option
         if self.distribution not in ("loadfile", "loadscope", "loadgroup"):
             return True
+        if not self.order.seconds:
+            return False
         mine = getattr(option, "mltiers_reorders", getattr(option, "loadscopereorder", True))
         option.mltiers_reorders = mine
         if mine:
@@ -134,6 +138,8 @@ class Ordering:
         place = {name: number for number, name in enumerate(self.order.first)}
         groups = {"loadfile": _file, "loadscope": _scope, "loadgroup": _group}.get(self.distribution)
         if groups is not None:
+            if self.input is not None and not self.input["mltiers_reorders"]:
+                return items
             weights: dict[str, tuple[int, float]] = {}
             for item in items:
                 group, name = groups(item.nodeid), self._name(item)
@@ -143,9 +149,9 @@ class Ordering:
             self.applied = f"longest first, by {self.distribution}"
             return sorted(items, key=lambda item: weights[groups(item.nodeid)])
         if self.distribution == "load":
-            self.applied = "longest first"
+            self.applied = "longest first" if self.order.seconds else "file by file"
             return items  # the scheduler's task: what it hands out first is first
-        if self.distribution not in ("no", "none") or not place:
+        if self.distribution != "no" or not place:
             return items
         self.applied = "what failed or waited first"
         return sorted(items, key=lambda item: place.get(self._name(item), len(place)))
@@ -180,7 +186,7 @@ class Ordering:
         """Ours for xdist's usual distribution; None leaves it to xdist."""
         if config.getoption("dist") != "load" or config.getoption("maxschedchunk", None) is not None:
             return None
-        if not self.order.seconds or self._random() is not None or self._ordered():
+        if self._random() is not None or self._ordered():
             return None
         from pytest_mltiers.scheduling import LongestFirst  # noqa: PLC0415 -- only where there is xdist
 

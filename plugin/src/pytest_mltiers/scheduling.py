@@ -20,6 +20,9 @@ AHEAD = 0.03
 MOST = 64
 """Tests that a worker is given at once, however short they are."""
 
+MOST_UNKNOWN = 16
+"""The same where no earlier run says that they are short: nobody else can run what one was given."""
+
 
 class LongestFirst(LoadScheduling):  # type: ignore[misc]  # xdist is not there wherever types are checked
     """Hands every worker the test it runs and the next one: xdist's workers need to know both."""
@@ -39,6 +42,7 @@ class LongestFirst(LoadScheduling):  # type: ignore[misc]  # xdist is not there 
             self.pending = Lanes(
                 self.collection, seconds=self.order.seconds, first=self.order.first, workers=len(self.nodes)
             )
+            self.most = MOST_UNKNOWN if self.pending.learns else MOST
             for node in self.nodes:  # the longest to each, before anybody gets a second
                 index = self.pending.take(node, self.clock())
                 self._send(node, [] if index is None else [index])
@@ -50,12 +54,12 @@ class LongestFirst(LoadScheduling):  # type: ignore[misc]  # xdist is not there 
         if node.shutting_down or self.collection is None:
             return
         running = self.node2pending[node]
-        if len(running) >= 2 and (len(running) > MOST // 2 or self._ahead(node) >= AHEAD):
+        if len(running) >= 2 and (len(running) > self.most // 2 or self._ahead(node) >= AHEAD):
             return
         # Filled to twice what it must have, so that not every short test costs a message.
         ahead, wanted = self._ahead(node), []
         index: int | None = None
-        while len(running) + len(wanted) < 2 or (len(running) + len(wanted) < MOST and ahead < 2 * AHEAD):
+        while len(running) + len(wanted) < 2 or (len(running) + len(wanted) < self.most and ahead < 2 * AHEAD):
             index = self.pending.take(node, self.clock())
             if index is None:
                 break
@@ -65,7 +69,7 @@ class LongestFirst(LoadScheduling):  # type: ignore[misc]  # xdist is not there 
             node.shutdown()
 
     def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
-        self.pending.ended(node, item_index, self.clock())
+        self.pending.ended(node, item_index, self.clock(), duration)
         super().mark_test_complete(node, item_index, duration)
 
     def remove_node(self, node: Any) -> str | None:
