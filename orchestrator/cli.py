@@ -65,10 +65,20 @@ def _failed(error: MltiersError, *, as_json: bool) -> ExitCode:
     problems = error.problems if isinstance(error, ConfigError) else (str(error),)
     for problem in problems:
         _talk(problem if isinstance(error, ConfigError) else f"mltiers: {problem}")
+    _annotate(problems)
     if as_json:
         with contextlib.suppress(InfrastructureError):
             say(json.dumps({"version": 1, "exit_code": int(error.exit_code), "errors": list(problems)}) + "\n")
     return error.exit_code
+
+
+def _annotate(problems: Sequence[str]) -> None:
+    """In a job, say it also where GitHub shows it without anybody looking into the log."""
+    if problems and os.environ.get("GITHUB_ACTIONS") == "true":
+        from orchestrator.mind.render.annotations import render_refusal
+
+        for line in render_refusal(problems):
+            _talk(line)
 
 
 # --- the command line ----------------------------------------------------------------------------------------------
@@ -187,6 +197,7 @@ def _check(arguments: argparse.Namespace) -> ExitCode:
         say(json.dumps(found) + "\n")
     for line in (*problems, *warnings):
         _talk(line)
+    _annotate(problems)
     if not problems and not arguments.json:
         tiers = "1 tier" if len(config.tiers) == 1 else f"{len(config.tiers)} tiers"
         say(f"{arguments.config}: {tiers}, no errors\n")

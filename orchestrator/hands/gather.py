@@ -231,7 +231,9 @@ def _event(name: str | None, environment: Environment, git: Git | None, head: st
         if payload is not None or environment.in_actions:
             return read_event(environment, payload)
     if name is not None and name not in GITHUB_EVENTS:
-        raise UsageError(f"--event {name!r} is not an event", remedy=f"one of: {', '.join(GITHUB_EVENTS)}")
+        meant = {"nightly": "`nightly` is `--event schedule`; ", "pre-merge": "`pre-merge` is `--event merge_group`; "}
+        remedy = f"{meant.get(name, '')}one of: {', '.join(GITHUB_EVENTS)}"
+        raise UsageError(f"--event {name!r} is not an event", remedy=remedy)
     base = None
     if git is not None and head is not None:
         trunk = git.default_branch()

@@ -409,6 +409,7 @@ USAGE = {
                                "Did you mean 'budget'?"),
     "an unknown tier": ({}, ["run", "units"], "there is no tier 'units'"),
     "an unknown event": ({}, ["run", "--event", "pushed"], "is not an event"),
+    "a cadence for an event": ({}, ["plan", "--event", "nightly"], "`nightly` is `--event schedule`"),
     "a Python that is not there": ({}, ["run", "--python", "./nope"], "not an executable file"),
     "a folder that is not there": ({}, ["report", "nope"], "there is no such folder"),
 }  # fmt: skip
@@ -426,6 +427,21 @@ def test_usage_errors_exit_2_with_a_remedy(project: Make, case: str) -> None:
     done = subject.mltiers(*arguments)
     assert done.code == 2
     assert sentence in done.err
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_in_a_job_a_broken_configuration_is_annotated_where_it_is_broken(project: Make, command: str) -> None:
+    subject = project({"ml-tiers.yml": 'version: 1\ntiers: {unit: {budjet: 2m, "a\\n::error::b": 1}}\n'})
+    job = {"GITHUB_ACTIONS": "true", "GITHUB_EVENT_NAME": "push"}
+    lines = subject.mltiers(command, **job).err.splitlines()
+    assert [line for line in lines if line.startswith("::")] == [
+        "::error col=16,file=ml-tiers.yml,line=2,title=mltiers::tiers.unit.budjet: unknown key. Did you mean 'budget'?",
+        "::error col=28,file=ml-tiers.yml,line=2,title=mltiers::tiers.unit.'a\\n::error::b': unknown key",
+    ]
+    lines = subject.mltiers(command, "--config", "100%.yml", **job).err.splitlines()
+    assert [line for line in lines if line.startswith("::")] == [
+        "::error title=mltiers::100%25.yml: there is no such file%0A  `mltiers init` writes a first one"
+    ]
 
 
 def test_python_dash_m_works_too(project: Make) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 from orchestrator.mind.render.words import shorten, visible
 from orchestrator.words.verdict import RunVerdict, Verdict
@@ -10,6 +11,7 @@ from orchestrator.words.verdict import RunVerdict, Verdict
 # GitHub shows ten errors and ten warnings of a step and drops the others without a word; the report has them all.
 PER_STEP = 10
 _MESSAGE = 2000
+_PLACE = re.compile(r"(?P<file>[^\n:]+):(?P<line>\d+):(?P<col>\d+): (?P<what>.*)", re.DOTALL)
 
 
 def render_annotations(run: RunVerdict, *, prefix: str) -> list[str]:
@@ -17,6 +19,20 @@ def render_annotations(run: RunVerdict, *, prefix: str) -> list[str]:
     errors = [*_tier_errors(run), *_test_errors(run, prefix)]
     warnings = list(_uncovered(run, prefix))
     return [*_limited(errors, "error"), *_limited(warnings, "warning")]
+
+
+def render_refusal(problems: Sequence[str]) -> list[str]:
+    """Why nothing was run, one workflow command per problem: at its place in ml-tiers.yml where it names one."""
+    found = [(problem, _PLACE.fullmatch(problem)) for problem in problems]
+    return _limited(
+        [
+            command("error", place["what"], title="mltiers", file=place["file"], line=place["line"], col=place["col"])
+            if place is not None
+            else command("error", problem, title="mltiers")
+            for problem, place in found
+        ],
+        "error",
+    )
 
 
 def _tier_errors(run: RunVerdict) -> Iterator[str]:
