@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from orchestrator.hands.collect import collect_tier
-from orchestrator.hands.recorded import find_parts, recorded_outcome, recorded_plan
+from orchestrator.hands.recorded import find_parts, recorded_commit, recorded_outcome, recorded_plan
 from orchestrator.mind.shard_results import merge_shards
 from orchestrator.words.errors import UsageError
 from orchestrator.words.plan import Plan, TierPlan
@@ -44,7 +44,8 @@ def read_parts(
     known = {tier.name for tier in tiers}
     tiers += [TierPlan(name=name, run=True, reason="reported", coverage=False) for name in parts if name not in known]
     plan = replace(plan, tiers=tuple(tiers))
-    return plan, {name: _read_tier(plan.tier(name), found, root) for name, found in parts.items()}
+    sha = plan.event.sha
+    return plan, {name: _read_tier(plan.tier(name), found, root, sha=sha) for name, found in parts.items()}
 
 
 def _as_reported(tier: TierPlan, *, found: bool, promised: bool, recorded: bool) -> TierPlan:
@@ -53,8 +54,16 @@ def _as_reported(tier: TierPlan, *, found: bool, promised: bool, recorded: bool)
     return tier if promised or not tier.run else replace(tier, run=False, reason=_NOT_HERE)
 
 
-def _read_tier(plan: TierPlan, folders: Sequence[Path], root: Path) -> TierResult:
-    return merge_shards([read_part(plan, folder, root=root) for folder in folders])
+def _read_tier(plan: TierPlan, folders: Sequence[Path], root: Path, *, sha: str | None) -> TierResult:
+    return merge_shards([_of_its_commit(read_part(plan, folder, root=root), folder, sha) for folder in folders])
+
+
+def _of_its_commit(result: TierResult, folder: Path, sha: str | None) -> TierResult:
+    """The result, and that it is of another commit than is reported on: an earlier run may have left it."""
+    own = recorded_commit(folder)
+    if own is None or sha is None or own == sha:
+        return result
+    return replace(result, notes=(f"its results are of {own[:10]}, not of {sha[:10]}", *result.notes))
 
 
 def read_part(plan: TierPlan, folder: Path, *, root: Path) -> TierResult:

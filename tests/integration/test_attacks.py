@@ -207,6 +207,19 @@ def test_a_report_needs_no_configuration(project: Make) -> None:
     assert subject.mltiers("report", "results", "--config", "other.yml").code == 2
 
 
+def test_results_of_another_commit_are_called_that(project: Make) -> None:
+    case = '<testcase classname="t" name="test_a" time="0.1"/>'
+    junit = f'<testsuites><testsuite name="pytest" tests="1" failures="0">{case}</testsuite></testsuites>'
+    subject = project({"ml-tiers.yml": "version: 1\ntiers: {old: {}, new: {}}\n", ".gitignore": "results\n"})
+    sha = subject.commit()
+    for name, of in {"old": "a" * 40, "new": sha}.items():
+        recorded = {"version": 1, "sha": of, "ending": "exited", "exit_code": 0, "seconds": 1.0}
+        subject.write({f"results/{name}/junit.xml": junit, f"results/{name}/result.json": json.dumps(recorded)})
+    tiers = subject.mltiers("report", "results").verdict["tiers"]
+    said = {name: [note for note in tier["notes"] if "its results are of" in note] for name, tier in tiers.items()}
+    assert said == {"old": [f"its results are of aaaaaaaaaa, not of {sha[:10]}"], "new": []}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("run", "--json"), ("plan", "--json"), ("check", "--json"), ("report", "x", "--json", "--config", "x.yml")],
