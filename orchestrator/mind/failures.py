@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from orchestrator.mind.excerpts import excerpt, kind_of, skeleton
 from orchestrator.mind.order import order_words
-from orchestrator.mind.readers.names import INTERNAL_ERROR
+from orchestrator.mind.readers.names import names_tests
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.history import SAMPLES, WHOLE, History
 from orchestrator.mind.records.names import NO_COMMIT
@@ -319,7 +319,7 @@ def rerun(tier: TierVerdict, result: TierResult, node_ids: Sequence[str]) -> str
     seed = [f"--randomly-seed={result.random_seed}"] if result.random_seed is not None else []
     start = ["python", "-m", "pytest", *markers, *plan.args, *seed]
     # An error of pytest's own is no test that could be named: whatever it was running may have to do with it.
-    node_ids = [_without_group(node_id) for node_id in node_ids if node_id != INTERNAL_ERROR] or [*plan.paths]
+    node_ids = [_without_group(node_id) for node_id in node_ids if names_tests(node_id)] or [*plan.paths]
     command = _shell([*start, *node_ids[:NAMED]])
     few = len(node_ids) <= NAMED and len(command) <= _COMMAND
     return command if few else _shell([*start, *node_ids[:1]])

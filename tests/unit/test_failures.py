@@ -324,9 +324,11 @@ def test_a_run_outside_git_is_told_by_its_day() -> None:
     assert "not so at the run of 1970-01-11" in cause.remarks
 
 
-def test_an_error_of_pytests_own_is_met_again_by_the_whole_tier() -> None:
-    internal = replace(a_test(outcome=TestOutcome.ERROR), node_id="pytest::internal")
-    (cause,) = causes(internal, markers="not slow", paths=("tests/unit", "a b")).causes
+@pytest.mark.parametrize("name", ["pytest::internal", "gw0"])
+def test_an_error_of_pytests_own_is_met_again_by_the_whole_tier(name: str) -> None:
+    (cause,) = causes(
+        replace(a_test(outcome=TestOutcome.ERROR), node_id=name), markers="not slow", paths=("tests/unit", "a b")
+    ).causes
 
     assert cause.rerun == "python -m pytest -m 'not slow' tests/unit 'a b'"
 

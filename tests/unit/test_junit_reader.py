@@ -279,6 +279,11 @@ INSIDE = {
         E,
         "ModuleNotFoundError: no torch",
     ),
+    "not collected alike": (
+        '<error message="collection failure">Different tests were collected between gw1 and gw0.\n--- gw1</error>',
+        E,
+        "Different tests were collected between gw1 and gw0.",
+    ),
     "still running": (
         '<error type="mltiers.unfinished" message="still running"/>',
         TestOutcome.UNFINISHED,

@@ -78,5 +78,5 @@ def with_results(test: TestResult, found: list[Element]) -> TestResult:
         file, line = crash["file"], int(crash["line"])
     message = first_line(lead.message or lead.text, MESSAGE_LIMIT)
     if message == "collection failure":
-        message = first_line(lead.text[lead.text.rfind("\nE ") + 2 :], MESSAGE_LIMIT)
+        message = first_line(f"\n{lead.text}".rpartition("\nE ")[2], MESSAGE_LIMIT)
     return replace(test, outcome=lead.outcome, message=message, text=text, file=file, line=line, attempts=attempts)

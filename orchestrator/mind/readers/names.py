@@ -6,9 +6,15 @@ import re
 
 INTERNAL_ERROR = "pytest::internal"
 """The case with which pytest reports an error of its own: no test's name."""
+_WORKER = re.compile(r"gw\d+")  # the case of a worker that has collected other tests than another one
 
 # What pytest's junitxml writes as "#x.." (it counts DEL among the illegal, and so do we).
 _ILLEGAL = re.compile("[^\t\n\r\x20-\x7e\x80-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def names_tests(node_id: str) -> bool:
+    """Whether pytest would find something under that name."""
+    return node_id != INTERNAL_ERROR and not _WORKER.fullmatch(node_id)
 
 
 def printable(text: str) -> str:
