@@ -8,12 +8,19 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from orchestrator.hands.collect import collect_tier
-from orchestrator.hands.recorded import find_parts, recorded_commit, recorded_outcome, recorded_plan
+from orchestrator.hands.recorded import (
+    RecordedPlan,
+    find_parts,
+    recorded_commit,
+    recorded_outcome,
+    recorded_plan,
+)
 from orchestrator.mind.shard_results import merge_shards
 from orchestrator.words.errors import UsageError
 from orchestrator.words.plan import Plan, TierPlan
 from orchestrator.words.results import TierResult
 
+_GIVEN = "reported"
 _NOT_HERE = "no results of it were given"
 
 
@@ -33,25 +40,47 @@ def read_parts(
                 f"{folder}: there is no such folder", remedy="give folders laid out as `--out` writes them"
             )
     parts = find_parts(folders)
-    recorded = {name for folder in folders for name in recorded_plan(folder)}
+    plans = [then for folder in folders if (then := recorded_plan(folder)) is not None]
     if not parts and not promised:
         given = ", ".join(str(folder) for folder in folders)
         raise UsageError(f"{given}: no TIER/junit.xml in it", remedy="give folders laid out as `--out` writes them")
-    tiers = [
-        _as_reported(tier, found=tier.name in parts, promised=on_github, recorded=tier.name in recorded)
-        for tier in plan.tiers
-    ]
+    tiers = [_as_reported(tier, plans, found=tier.name in parts, promised=on_github) for tier in plan.tiers]
     known = {tier.name for tier in tiers}
-    tiers += [TierPlan(name=name, run=True, reason="reported", coverage=False) for name in parts if name not in known]
-    plan = replace(plan, tiers=tuple(tiers))
+    strangers = [TierPlan(name=name, run=True, reason=_GIVEN, coverage=False) for name in parts if name not in known]
+    partial = not on_github and bool(plans) and all(then.partial for then in plans) and not known <= parts.keys()
+    plan = replace(plan, tiers=(*tiers, *strangers), partial=plan.partial or partial)
     sha = plan.event.sha
     return plan, {name: _read_tier(plan.tier(name), found, root, sha=sha) for name, found in parts.items()}
 
 
-def _as_reported(tier: TierPlan, *, found: bool, promised: bool, recorded: bool) -> TierPlan:
-    if found or recorded:
-        return replace(tier, run=True, reason="reported")
-    return tier if promised or not tier.run else replace(tier, run=False, reason=_NOT_HERE)
+def _as_reported(tier: TierPlan, plans: Sequence[RecordedPlan], *, found: bool, promised: bool) -> TierPlan:
+    """The tier as it was planned where its results come from. What it is held to is never taken from there."""
+    said = [then.tiers[tier.name] for then in plans if tier.name in then.tiers]
+    ran = next((one for one in said if one.run and one.where == "here"), None)
+    if found or ran is not None:
+        return replace(tier, run=True, reason=_GIVEN) if ran is None else _as_planned(tier, ran)
+    if promised:
+        return tier
+    why = next((one.reason for one in said if not one.run and one.reason), _NOT_HERE if tier.run else tier.reason)
+    return replace(tier, run=False, reason=why)
+
+
+def _as_planned(tier: TierPlan, then: TierPlan) -> TierPlan:
+    return replace(
+        tier,
+        run=True,
+        reason=then.reason or _GIVEN,
+        coverage=then.coverage,
+        workers=then.workers,
+        python=then.python,
+        command=then.command,
+        notes=then.notes,
+        details=then.details,
+        predicted_seconds=then.predicted_seconds,
+        predicted_low=then.predicted_low,
+        predicted_high=then.predicted_high,
+        predicted_note=then.predicted_note,
+    )
 
 
 def _read_tier(plan: TierPlan, folders: Sequence[Path], root: Path, *, sha: str | None) -> TierResult:

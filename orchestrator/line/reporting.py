@@ -14,6 +14,7 @@ from orchestrator.hands.results_folder import own_folder
 from orchestrator.line.conclude import conclude
 from orchestrator.line.office import needed, open_office
 from orchestrator.line.prepare import Hands, Options, out_folder, prepare
+from orchestrator.mind.records.history import without
 from orchestrator.words.errors import UsageError
 from orchestrator.words.plan import Plan
 from orchestrator.words.results import Ending, TierResult
@@ -54,6 +55,7 @@ def report(options: Options, folders: list[Path], hands: Hands) -> Published:
             plan, results = _as_strangers_say(planned, plan, results)
             if event.pull_request is None:  # nobody can say whether it was a stranger's
                 situation = replace(situation, memory=None)
+        situation = replace(situation, history=without(situation.history, results))
         return conclude(plan, results, situation, options, hands)
 
 

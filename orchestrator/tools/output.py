@@ -11,6 +11,13 @@ TAIL_BYTES = 64 * 1024
 """How much of the end is kept in memory, and the longest line that is handed on in one piece."""
 
 
+def last_lines(end: bytes, *, total: int) -> str:
+    """The complete lines of the last bytes of ``total`` ones."""
+    if total > len(end):
+        end = end.partition(b"\n")[2] or end
+    return end.decode("utf-8", "replace")
+
+
 class Output:
     """Where a command's output goes: a log up to its limit, lines to a callback, the last bytes for the report."""
 
@@ -51,10 +58,7 @@ class Output:
 
     def tail(self) -> str:
         """The last complete lines, at most TAIL_BYTES of them."""
-        text = self._tail[-TAIL_BYTES:]
-        if self.total > len(text):
-            text = text.partition(b"\n")[2] or text
-        return text.decode("utf-8", "replace")
+        return last_lines(self._tail[-TAIL_BYTES:], total=self.total)
 
     def _take(self, data: bytes) -> None:
         room = self._limit - self.total

@@ -397,8 +397,8 @@ def test_a_run_keeps_one_process_for_its_tiers(tmp_path: Path, installed: Path) 
     assert first == second
     assert not Path(f"/proc/{first}").exists()
     for tier, who in (("unit", "warm workers"), ("alone", "warm")):
-        notes = done.document(f"{tier}/result.json")["notes"]
-        assert any(note.startswith(f"{who}: forked from the process kept for this run") for note in notes), notes
+        details = done.document(f"{tier}/result.json")["details"]
+        assert any(said.startswith(f"{who}: forked from the process kept for this run") for said in details), details
 
 
 ONE = """version: 1

@@ -452,8 +452,25 @@ def test_python_dash_m_works_too(project: Make) -> None:
 
 
 RUNS = {
-    "passed": {},
-    "failed": {"tests/test_bad.py": "def test_bad(): assert 0\n"},
+    "passed": {  # one tier of two: what the other would have covered is unknown, then as now
+        "ml-tiers.yml": CONFIG.format(workers=1) + "  other: {paths: [tests], when: [push]}\ncoverage: {minimum: 99}\n",
+    },
+    "failed": {  # and whatever else may be said of a run
+        "ml-tiers.yml": CONFIG.format(workers=2) + (
+            "    retries: 1\n    fit: true\n"
+            "  speed: {paths: [speed], when: [push], benchmark: {against: history}}\n"
+            "  dies: {paths: [tests], when: [push], args: [--nonsense]}\n"
+            "  gpu: {paths: [tests], when: [push], runner: [cuda]}\n"
+            "  nightly: {paths: [tests], when: [nightly]}\n"
+            "coverage: {minimum: 99}\n"
+        ),
+        "tests/conftest.py": "import numpy\n",
+        "tests/test_bad.py": (
+            "from pathlib import Path\n\ndef test_bad(): assert 0\n\n"
+            "def test_flaky():\n    Path('tried').open('a').write('.')\n    assert Path('tried').read_text() == '..'\n"
+        ),
+        "speed/test_speed.py": "def test_speed(benchmark): benchmark.pedantic(int, rounds=2)\n",
+    },
     "over-budget": {  # our own interrupt makes the test fail, and it must not be taken for one that failed
         "ml-tiers.yml": CONFIG.format(workers=1).replace("60s", "3s"),
         "tests/test_hang.py": (
@@ -463,16 +480,20 @@ RUNS = {
             "    except KeyboardInterrupt:\n        raise AssertionError('interrupted')\n"
         ),
     },
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("verdict", RUNS)
 def test_a_report_of_a_finished_run_says_what_the_run_said(project: Make, verdict: str) -> None:
     subject = project({**GREEN, **RUNS[verdict]})
-    ran = subject.mltiers("run", "--event", "push")
+    ran = subject.mltiers("run", *(["unit"] if verdict == "passed" else []), "--event", "push")
     reported = subject.mltiers("report", ".mltiers", "--out", "again", "--event", "push", "--json")
-    again = json.loads(reported.out)
-    assert (ran.verdict["verdict"], ran.code) == (again["verdict"], reported.code)
-    assert again["verdict"] == verdict
-    for key in ("reasons", "counts", "seconds", "coverage", "notes"):
-        assert again["tiers"]["unit"][key] == ran.verdict["tiers"]["unit"][key], key
+    assert json.loads(reported.out) == ran.verdict
+    assert (ran.verdict["verdict"], reported.code) == (verdict, ran.code)
+    for name in ("comment.md", "report.html"):
+        assert (subject.root / "again" / name).read_text() == (subject.root / ".mltiers" / name).read_text(), name
+    if verdict == "failed":
+        said = ran.verdict["tiers"]
+        assert any("forked from the process kept for this run" in note for note in said["unit"]["notes"])
+        assert "last words" in " ".join(said["dies"]["reasons"])
+        assert "--no-dispatch" in said["gpu"]["reasons"][0]

@@ -6,10 +6,11 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.names import NO_COMMIT
-from orchestrator.words.results import TestOutcome, TestResult
+from orchestrator.words.results import TestOutcome, TestResult, TierResult
 from orchestrator.words.verdict import Verdict
 
 SAMPLES = 10  # newest durations that an estimate is made of
@@ -43,6 +44,21 @@ class History(Struct, frozen=True, kw_only=True):
     def baseline(self, tier: str) -> Record | None:
         """The newest record of the tier on the default branch that ran to its end."""
         return next((r for r in self.of(tier) if r.trusted and r.tier.verdict in WHOLE), None)
+
+
+def without(history: History, results: Mapping[str, TierResult]) -> History:
+    """The history as it was before these results were remembered: a run is no earlier run of itself."""
+
+    def earlier(records: tuple[Record, ...]) -> tuple[Record, ...]:
+        return tuple(record for record in records if not _holds(record, results.get(record.name)))
+
+    tiers = {tier: earlier(records) for tier, records in history.tiers.items()}
+    return replace(history, tiers=tiers, head=earlier(history.head))
+
+
+def _holds(record: Record, result: TierResult | None) -> bool:
+    kept = record.tier.result
+    return result is not None and kept is not None and result.started is not None and kept.started == result.started
 
 
 def measured(record: Record) -> Iterator[TestResult]:

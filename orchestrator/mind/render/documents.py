@@ -13,9 +13,9 @@ from orchestrator.mind.readers.comparison import comparison_document
 from orchestrator.mind.render.causes import insight_of
 from orchestrator.mind.shards import ShardName
 from orchestrator.words.event import Event
-from orchestrator.words.plan import Plan, TierPlan
+from orchestrator.words.plan import Plan, PythonFacts, TierPlan
 from orchestrator.words.results import Counts, Coverage, TestResult, TierResult
-from orchestrator.words.verdict import Cause, KnownGap, PatchCoverage, RunVerdict
+from orchestrator.words.verdict import Cause, KnownGap, PatchCoverage, RunVerdict, TierVerdict
 
 VERSION = 1
 
@@ -35,6 +35,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             "patch": plan.coverage_patch,
             "known_gaps": list(plan.known_gaps),
         },
+        "partial": plan.partial,
         "notes": list(plan.notes),
         "tiers": {tier.name: _tier_plan(tier) for tier in plan.tiers},
     }
@@ -50,7 +51,7 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
         "ending": str(result.ending),
         "exit_code": result.exit_code,
         "reason": result.reason,
-        "seconds": round(result.seconds, 3),
+        "seconds": round(result.seconds, 6),  # as a report of it later shows them
         "started": result.started,
         "stopped": result.stopped,
         "machine": dict(result.machine),
@@ -60,7 +61,8 @@ def result_document(result: TierResult, *, sha: str | None) -> dict[str, Any]:
         "command": list(result.command),
         "has_report": result.has_report,
         "problems": list(result.problems),
-        "notes": [*result.notes, *result.details],
+        "notes": list(result.notes),
+        "details": list(result.details),
         "counts": _counts(result.counts),
         "deselected": result.deselected,
         "deferred": list(result.deferred),
@@ -164,11 +166,18 @@ def verdict_document(run: RunVerdict) -> dict[str, Any]:
                 "coverage": None if tier.result is None else coverage_summary(tier.result.coverage),
                 "patch_coverage": _patch(tier.patch),
                 "known_gaps": _gaps(tier.known_gaps),
-                "notes": [*tier.plan.notes, *tier.plan.details, *(tier.result.notes if tier.result else ())],
+                "notes": _said_of(tier),
             }
             for tier in run.tiers
         },
     }
+
+
+def _said_of(tier: TierVerdict) -> list[str]:
+    """What its plan and its result have to say beside the reasons: what has to be known first, then how it ran."""
+    planned, ran = tier.plan, tier.result
+    said = (*planned.notes, *(ran.notes if ran else ()), *planned.details, *(ran.details if ran else ()))
+    return list(dict.fromkeys(said))
 
 
 def _patch(patch: PatchCoverage | None) -> dict[str, Any] | None:
@@ -293,9 +302,11 @@ def _tier_plan(tier: TierPlan) -> dict[str, Any]:
         "coverage_patch": tier.coverage_patch,
         "known_gaps": list(tier.known_gaps),
         "python": None if tier.python is None else tier.python.executable,
+        "installed": None if tier.python is None else _installed(tier.python),
         "command": list(tier.command),
         "env": dict(tier.env),
-        "notes": [*tier.notes, *tier.details],
+        "notes": list(tier.notes),
+        "details": list(tier.details),
         "choice": _choice(tier),
         "predicted_seconds": tier.predicted_seconds,
         "predicted_low": tier.predicted_low,
@@ -304,6 +315,12 @@ def _tier_plan(tier: TierPlan) -> dict[str, Any]:
         "waiting": tier.waiting,
         "capped": tier.capped,
     }
+
+
+def _installed(python: PythonFacts) -> dict[str, str | None]:
+    """The versions of what the tests' Python has; None: it has none."""
+    facts: dict[str, str | None] = asdict(python)
+    return {name: version for name, version in facts.items() if name != "executable"}
 
 
 def _choice(tier: TierPlan) -> dict[str, Any] | None:
