@@ -444,6 +444,17 @@ def _warned(run: Run) -> list[str]:
     )
 
 
+def test_a_package_is_heard_to_warn_also_where_a_part_of_it_is_not_there(run, installed):
+    (installed / "half").mkdir()
+    (installed / "half" / "__init__.py").write_text("import warnings; warnings.warn('half is old', FutureWarning)\n")
+    suite = "import half\ndef test_it(): pass\n"
+    plain, warm = (run(suite, warm=how) for how in (None, {"modules": ["half.gone"]}))
+    assert warm.report["warm"]
+    assert warm.report["modules"] == []
+    assert len(_warned(plain)) > 0
+    assert _warned(warm) == _warned(plain)
+
+
 def test_what_is_hidden_can_be_asked_for_without_an_import(run, installed):
     (installed / "noisy.py").write_text("import warnings; warnings.warn('old', DeprecationWarning)\nX = 1\n")
     text = (

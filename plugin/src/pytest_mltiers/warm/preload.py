@@ -116,15 +116,14 @@ def preload(modules: Iterable[str], around: Surroundings, environment: WatchedEn
             before = set(sys.modules)
             with HIDDEN.recording() as seen:
                 found = _import(module)
-            if not found:
-                continue
-            fresh = set(sys.modules) - before
+            fresh = set(sys.modules) - before  # also of one that is not there: its packages may be
             _look(module, fresh, around, plugins)
             if why := _left_behind(descriptors, children):
                 raise Unfit(module, f"{why} when it is imported")
             if seen and (is_base(module) or not HIDDEN.hide(fresh, seen)):
                 raise Unfit(module, f"warns when it is imported: {str(seen[0].message).strip()[:200]}")
-            done.append(module)
+            if found:
+                done.append(module)
     except Unfit as unfit:
         unfit.done = tuple(done)
         raise
