@@ -28,7 +28,7 @@ _MAX_BYTES = 1 << 20
 
 
 def survey_suites(config: Config, root: Path, variables: Mapping[str, str]) -> dict[str, Suite]:
-    """What the tests of each tier import, by tier. Empty where nothing can be forked (macOS).
+    """What the tests of each tier import, by tier, where it matters. Empty where nothing can be forked (macOS).
 
     ``variables``: the environment the tests inherit.
     """
@@ -52,7 +52,7 @@ def survey_suites(config: Config, root: Path, variables: Mapping[str, str]) -> d
     surveys: dict[tuple[str, ...], Suite] = {}
     found = {}
     for name, tier in config.tiers.items():
-        if tier.warm is False or tier.benchmark is not None:
+        if (tier.warm is False and not tier.gpus) or tier.benchmark is not None:
             continue
         key = (*tier.paths, "", *tier.args)
         if key not in surveys:

@@ -14,7 +14,7 @@ from orchestrator.mind.preload import said, warmth
 from orchestrator.mind.records import Record
 from orchestrator.mind.tracing import VARIABLE as CORE_VARIABLE
 from orchestrator.mind.tracing import Measuring, core
-from orchestrator.mind.workers import choice_of, fitting, is_warm
+from orchestrator.mind.workers import choice_of, fitting, is_warm, on_devices
 from orchestrator.words.plan import PythonFacts, Suite, TierPlan, Warmth, WorkersChoice
 
 PLUGIN = "pytest_mltiers"
@@ -57,10 +57,11 @@ def how_here(
         notes.append(f"{python.executable} has no pytest: {install_line(python)}")
     measured = not planned.benchmark and python.cov is not None
     planned = replace(planned, coverage=measured)
-    workers, choice, why = _workers(planned, tier, python, machine, tier.env, records)
-    planned = replace(planned, choice=choice)
-    notes += why
-    details = [] if choice is None else [choice.reason]
+    processes = _processes(planned, tier, python, machine, records)
+    workers = processes.count
+    planned = replace(planned, choice=processes.choice)
+    notes += processes.notes
+    details = list(processes.details)
     if not (planned.benchmark or measured):
         notes.append("coverage is unknown: pytest-cov is not installed")
     env = dict(tier.env)
@@ -87,35 +88,45 @@ def how_here(
     )
 
 
-def _workers(
-    planned: TierPlan,
-    tier: Tier,
-    python: PythonFacts,
-    machine: Machine,
-    env: Mapping[str, str],
-    records: Sequence[Record],
-) -> tuple[int, WorkersChoice | None, list[str]]:
+class _Processes(Struct, frozen=True, kw_only=True):
     """How many processes run the tier's tests, what that was chosen from, and what is to be said of it."""
-    wanted = machine.cpus if tier.workers == "auto" else int(tier.workers)
+
+    count: int
+    choice: WorkersChoice | None = None
+    notes: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+
+
+def _processes(
+    planned: TierPlan, tier: Tier, python: PythonFacts, machine: Machine, records: Sequence[Record]
+) -> _Processes:
     if planned.benchmark:
-        return 1, None, []  # pytest-benchmark writes no file under xdist, and neighbours would disturb it
+        return _Processes(count=1)  # pytest-benchmark writes no file under xdist, and neighbours would disturb it
+    wanted, details = machine.cpus, []
+    if tier.workers != "auto":
+        wanted = int(tier.workers)
+    elif tier.gpus:
+        suite = machine.suites.get(planned.name)
+        wanted, why = on_devices(tier.gpus, records, cpus=machine.cpus, shared=suite is not None and suite.gpu_memory)
+        details.append(why)
     if wanted > 1 and python.xdist is None:
-        return 1, None, ["runs serially: pytest-xdist is not installed"]
+        return _Processes(count=1, notes=("runs serially: pytest-xdist is not installed",))
     fit, crowded = fitting(records, machine.memory, wanted, torch=python.torch is not None)
     if tier.workers != "auto":
-        return wanted, None, [f"{crowded}; {wanted} were asked for"] if crowded else []
-    notes = [crowded] if crowded else []
+        return _Processes(count=wanted, notes=(f"{crowded}; {wanted} were asked for",) if crowded else ())
+    notes = (crowded,) if crowded else ()
     if fit == 1 or planned.shards > 1 or tier.gpus:
-        return fit, None, notes  # what a part of a tier holds, and who gets which device, earlier runs do not tell
+        # What a part of a tier holds, and what waits for a device, earlier runs do not tell.
+        return _Processes(count=fit, notes=notes, details=tuple(details))
     warm = {}
     for count in candidates(fit):
-        threads = {**env, **_threads(count, machine, env)}
+        threads = {**tier.env, **_threads(count, machine, tier.env)}
         warm[count] = is_warm(_warmth(tier, planned.name, python, machine, threads, workers=count))
     conditions = Conditions(machine=machine.fingerprint, coverage=planned.coverage)
     choice = choice_of(records, conditions, warm)
     if choice is None:
-        return fit, None, notes
-    return choice.mode.workers, choice, notes
+        return _Processes(count=fit, notes=notes)
+    return _Processes(count=choice.mode.workers, choice=choice, notes=notes, details=(choice.reason,))
 
 
 def _threads(workers: int, machine: Machine, env: Mapping[str, str]) -> dict[str, str]:
@@ -130,7 +141,7 @@ def _warmth(
     inherited = {**machine.variables, **env}
     blas = next((inherited[name] for name in BLAS_VARIABLES if name in inherited), None)
     suite = machine.suites.get(name)
-    return warmth(tier.warm, tier.preload, suite, python, workers=workers, gpus=tier.gpus, threads=blas)
+    return warmth(tier.warm, tier.preload, suite, python, workers=workers, threads=blas)
 
 
 def _command(

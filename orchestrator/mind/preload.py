@@ -31,6 +31,7 @@ _STRING = re.compile(r"""["']([\w.]+)["']""")
 _PLUGIN_OPTION = re.compile(r"(?:^|[\s\"'])-p[\s\"',=]*([A-Za-z_][\w.]*)")
 
 _OPTIMISES = re.compile(r"\boptim\.[A-Z]\w*\(|^\s*from torch\.optim import|\bgetattr\(\s*(?:torch\.)?optim\b", re.M)
+_SAYS_MEMORY = "gpu_memory"
 LAZY = "torch._dynamo"
 """What torch imports when the first optimiser is made: as long as torch itself. Where one test makes one, its worker
 imports it while the others are busy; where more do, no worker is spared."""
@@ -56,6 +57,7 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
     seen = set(tests)
     first = 0  # how many modules the conftests, and what they import, have brought
     optimisers: dict[str, int] = {}  # by file: in how many places it makes one
+    gpu_memory = False
     used: dict[str, set[str]] = {}  # by test file or conftest: itself, and the project's files that it names
     while waiting or later:
         if not waiting:
@@ -66,6 +68,7 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
             continue
         optimisers[path] = len(_OPTIMISES.findall(text))
         names = used.setdefault(path, {path}) if path in given else set()
+        gpu_memory = gpu_memory or _SAYS_MEMORY in text
         own.update(_names(path, read))
         sets.update(name for found in _SETS.findall(text) for name in found if name)
         for found in _REWRITES.findall(text):
@@ -93,6 +96,7 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
         own=tuple(sorted(own)),
         rewritten=tuple(sorted(rewritten)),
         sets=tuple(sorted(sets)),
+        gpu_memory=gpu_memory,
     )
 
 
@@ -169,7 +173,6 @@ def warmth(
     python: PythonFacts,
     *,
     workers: int,
-    gpus: int,
     threads: str | None = None,
 ) -> Warmth | None:
     """Whether the tier's workers are forked, and why not. ``wanted``, ``modules``: `warm` and `preload` as configured;
@@ -178,7 +181,7 @@ def warmth(
     None: there is nothing to fork, or nobody wants it. Of one process alone, which can only be forked from a process
     that is kept for the run, it is not said why it is not.
     """
-    found = _warmth(wanted, modules, suite, python, workers=workers, gpus=gpus, threads=threads)
+    found = _warmth(wanted, modules, suite, python, workers=workers, threads=threads)
     return found if workers > 1 or (found is not None and found.warm) else None
 
 
@@ -189,7 +192,6 @@ def _warmth(
     python: PythonFacts,
     *,
     workers: int,
-    gpus: int,
     threads: str | None,
 ) -> Warmth | None:
     if wanted is False:
@@ -198,8 +200,6 @@ def _warmth(
         return Warmth(warm=False, reason="only on Linux")
     if not python.version.startswith("3.") or tuple(map(int, python.version.split(".")[:2])) < (3, 10):
         return Warmth(warm=False, reason=f"Python {python.version} is older than 3.10")
-    if gpus and wanted == "auto":
-        return Warmth(warm=False, reason="the tier has GPUs, and a CUDA context cannot be forked; `warm: true` forks")
     if modules != "auto":
         early = tuple(module for module in modules if module in suite.modules)
         suite = replace(suite, modules=early, later=tuple(module for module in modules if module not in early))

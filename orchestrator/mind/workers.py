@@ -17,6 +17,9 @@ PLAIN_WORKER = 128 << 20
 TORCH_WORKER = 512 << 20
 """And where torch is installed: importing it holds 200 to 400 MiB."""
 
+SHARERS = 4
+"""Processes for one device where tests share it: each has a CUDA context of its own there, half a GiB and up."""
+
 CRASHED = "crashed while running"
 """What xdist says of the test in which a worker died."""
 
@@ -130,6 +133,23 @@ def fitting(records: Sequence[Record], memory: int | None, wanted: int, *, torch
         return wanted, None
     source = "held at most" if measured else "is taken to hold"
     return count, f"{_mib(memory)} of memory: no more than {count} of {wanted} workers fit (one {source} {_mib(each)})"
+
+
+def on_devices(gpus: int, records: Sequence[Record], *, cpus: int, shared: bool) -> tuple[int, str]:
+    """How many processes a tier with so many GPUs gets, and why. ``shared``: whether tests have ``gpu_memory`` marks.
+
+    A test without one has its device to itself (the plugin's ``gpus``): a second process for that device would import
+    and make a CUDA context only to wait.
+    """
+    count = gpus * (SHARERS if shared else 1)
+    why = "no test has a `gpu_memory` mark, so each has one to itself"
+    if shared:
+        why = f"tests with `gpu_memory` marks share {'it' if gpus == 1 else 'them'}"
+    if count == 1 and _crashed(records):
+        # xdist starts another for one that dies; one process alone takes all that was to run in it along.
+        count, why = 2, "in the last run one died in the middle of a test"
+    count = min(count, cpus)
+    return count, f"{count} process{'es' if count > 1 else ''} for {gpus} GPU{'s' if gpus > 1 else ''}: {why}"
 
 
 def _mib(count: int) -> str:

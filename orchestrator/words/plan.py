@@ -30,6 +30,7 @@ class Suite(Struct, frozen=True, kw_only=True):
     own: tuple[str, ...] = ()  # top-level names of the project's own files
     rewritten: tuple[str, ...] = ()  # top-level names whose assertions pytest is asked to rewrite
     sets: tuple[str, ...] = ()  # environment variables that they set
+    gpu_memory: bool = False  # whether tests are marked with how much of a GPU they need
 
 
 class Warmth(Struct, frozen=True, kw_only=True):

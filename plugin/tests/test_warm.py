@@ -531,6 +531,48 @@ def test_a_variable_that_an_import_has_read_is_not_changed_behind_its_back(run, 
     assert "HEAVY_MODE" in static.report["reason"]
 
 
+SEES = (
+    TELL
+    + """
+    import heavy, pytest
+    SEEN = os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+
+    @pytest.mark.parametrize("n", range(6))
+    def test_it(n):
+        tell(os.environ["PYTEST_XDIST_WORKER"], *SEEN, "warm" if heavy.IMPORTER != os.getpid() else "plain")
+"""
+)
+CHOOSES = """
+    import os
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":16:8"
+
+    def pytest_xdist_setupnodes(specs):
+        for number, spec in enumerate(specs):
+            spec.env["CUDA_VISIBLE_DEVICES"] = str(number)
+            spec.env["ODD"] = "a b'c" + chr(34) + chr(10) + chr(0xe9)
+"""
+
+
+def test_each_worker_may_be_given_a_device_of_its_own(run, installed):
+    (installed / "heavy.py").write_text("import os\nIMPORTER = os.getpid()\n")
+    warm = {"modules": ["heavy"], "sets": ["CUBLAS_WORKSPACE_CONFIG"]}
+    odd = """    assert os.environ["ODD"] == "a b'c" + chr(34) + chr(10) + chr(0xe9)\n"""
+    done = run({"conftest.py": CHOOSES, "test_it.py": SEES + "    " + odd}, warm=warm)
+    assert done.code == 0, done.out
+    assert set(done.told) == {f"gw{n} {n} :16:8 warm" for n in range(2)}
+
+
+@pytest.mark.parametrize(
+    "reads", ["os.environ.get('CUDA_VISIBLE_DEVICES')", "os.environ.get('ODD')", "open('/dev/zero')"]
+)
+def test_not_where_an_import_has_looked_at_the_devices(run, installed, reads):
+    # What opens the driver's file has CUDA in use, which no fork can share; the file here is any other.
+    (installed / "heavy.py").write_text(f"import os\nIMPORTER = os.getpid()\nHOLDS = {reads}\n")
+    done = run({"conftest.py": CHOOSES, "test_it.py": SEES}, warm={"modules": ["heavy"]})
+    assert done.code == 0, done.out
+    assert set(done.told) == {f"gw{n} {n} :16:8 plain" for n in range(2)}
+
+
 def test_without_the_fork_server_workers_are_plain(run):
     done = run("def test_it(): pass\n", warm=None, env={"MLTIERS_WARM": "nobody-listens-here"})
     assert done.code == 0, done.out

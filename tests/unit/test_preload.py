@@ -111,9 +111,23 @@ def test_what_torch_imports_for_the_first_optimiser_is_known(files: dict[str, st
     assert ("torch._dynamo" in (*found.modules, *found.later)) == ahead
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"tests/test_a.py": '@pytest.mark.gpu_memory("6GiB")\ndef test_a(): ...'}, True),
+        ({"tests/conftest.py": "item.add_marker(pytest.mark.gpu_memory('1GiB'))", "tests/test_a.py": ""}, True),
+        ({"tests/test_a.py": "from helpers import s", "helpers.py": "s = pytest.mark.gpu_memory('1GiB')"}, True),
+        ({"tests/test_a.py": "@pytest.mark.gpu\ndef test_a(): ..."}, False),
+        ({"tests/test_a.py": "", "src/unused.py": "gpu_memory"}, False),
+    ],
+)
+def test_whether_tests_say_how_much_of_a_gpu_they_need(files: dict[str, str], *, expected: bool) -> None:
+    assert look(files).gpu_memory is expected
+
+
 SUITE = Suite(modules=("torch", "torch.nn", "numpy"), own=("mine",), sets=("A",))
 DEFAULTS: dict[str, object] = {
-    "wanted": "auto", "modules": "auto", "suite": SUITE, "python": PYTHON, "workers": 2, "gpus": 0, "threads": "1",
+    "wanted": "auto", "modules": "auto", "suite": SUITE, "python": PYTHON, "workers": 2, "threads": "1",
 }  # fmt: skip
 
 
@@ -126,8 +140,6 @@ DEFAULTS: dict[str, object] = {
         ({"workers": 1, "threads": "4"}, "nothing is said"),
         ({"suite": None}, "plain workers: only on Linux"),
         ({"python": PythonFacts(executable="p", version="3.9.1")}, "plain workers: Python 3.9.1 is older than 3.10"),
-        ({"gpus": 1}, "plain workers: the tier has GPUs"),
-        ({"gpus": 1, "wanted": True}, "warm workers"),
         ({"suite": Suite()}, "nothing is said"),
         ({"suite": Suite(), "threads": "4"}, "nothing is said"),
         ({"threads": "4"}, "plain workers: NumPy starts 4 threads"),

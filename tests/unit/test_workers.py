@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from msgspec.structs import replace
 
@@ -15,7 +17,7 @@ from orchestrator.mind.records.history import History
 from orchestrator.mind.render.documents import plan_document
 from orchestrator.mind.workers import fitting, phases_of
 from orchestrator.words.event import Changes, Event
-from orchestrator.words.plan import PythonFacts, TierPlan
+from orchestrator.words.plan import PythonFacts, Suite, TierPlan
 from orchestrator.words.results import Ending, Phases, TestOutcome, TestResult
 from tests.support.past import MACHINE, NOW, result_of, run_record
 
@@ -32,6 +34,7 @@ def planned(
     cpus: int = 2,
     memory: int | None = None,
     python: PythonFacts = PYTHON,
+    suites: Mapping[str, Suite] | None = None,
 ) -> TierPlan:
     made = make_plan(
         parse_config(f"version: 1\ntiers:\n  unit: {tier}\n", filename="ml-tiers.yml"),
@@ -40,7 +43,7 @@ def planned(
         History(version="v", tiers={"unit": tuple(records)}),
         config_path="ml-tiers.yml",
         request=Request(),
-        machine=Machine(cpus=cpus, variables={}, fingerprint=MACHINE, memory=memory),
+        machine=Machine(cpus=cpus, variables={}, fingerprint=MACHINE, memory=memory, suites=suites or {}),
         pythons={"python": python},
     )
     return made.tier("unit")
@@ -101,12 +104,40 @@ def plan_document_of(tier: TierPlan) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("tier", "workers"),
-    [("{workers: 2}", 2), ("{workers: 1}", 1), ("{workers: 3}", 3), ("{gpus: 1}", 2)],
+    [("{workers: 2}", 2), ("{workers: 1}", 1), ("{workers: 3}", 3), ("{workers: 3, gpus: 1}", 3)],
 )
-def test_a_number_that_was_given_is_obeyed_and_devices_are_shared_out_as_before(tier: str, workers: int) -> None:
+def test_a_number_that_was_given_is_obeyed(tier: str, workers: int) -> None:
     made = planned([ran(9.0, 0.01)], tier)
     assert made.workers == workers
     assert made.choice is None
+
+
+SHARING = Suite(gpu_memory=True)
+DIED = ran(9.0, 0.01, ending=Ending.SIGNALED)
+
+
+@pytest.mark.parametrize(
+    ("tier", "suite", "records", "workers", "said"),
+    [
+        ("{gpus: 1}", None, [], 1, "1 process for 1 GPU: no test has a `gpu_memory` mark, so each has one to itself"),
+        ("{gpus: 1}", Suite(), [ran(9.0, 0.01)], 1, "1 process for 1 GPU: no test"),
+        ("{gpus: 2}", Suite(), [], 2, "2 processes for 2 GPUs: no test has a `gpu_memory` mark, so each has"),
+        ("{gpus: 3, shards: 2}", Suite(), [], 3, "3 processes for 3 GPUs: no test"),
+        ("{gpus: 16}", Suite(), [], 8, "8 processes for 16 GPUs: no test"),
+        ("{gpus: 1}", SHARING, [], 4, "4 processes for 1 GPU: tests with `gpu_memory` marks share it"),
+        ("{gpus: 3}", SHARING, [], 8, "8 processes for 3 GPUs: tests with `gpu_memory` marks share them"),
+        # One that dies takes no other test along: xdist starts another.
+        ("{gpus: 1}", Suite(), [DIED], 2, "2 processes for 1 GPU: in the last run one died in the middle of a test"),
+        ("{gpus: 2}", Suite(), [DIED], 2, "2 processes for 2 GPUs: no test"),
+    ],
+)
+def test_a_tier_with_gpus_has_as_many_processes_as_can_use_them(
+    tier: str, suite: Suite | None, records: list[Record], workers: int, said: str
+) -> None:
+    made = planned(records, tier, cpus=8, suites={} if suite is None else {"unit": suite})
+    assert made.workers == workers
+    assert made.choice is None
+    assert any(detail.startswith(f"{said}") for detail in made.details), made.details
 
 
 def test_runs_of_other_machines_or_without_coverage_decide_nothing() -> None:

@@ -195,7 +195,8 @@ class Tier(_Section, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=1024)] | Literal["auto"],
         doc(
             "test processes (pytest-xdist); `auto`: one per CPU this process may use, as many as fit into memory, and "
-            "once a run is known whatever ends first, one process included; 1: no xdist",
+            "once a run is known whatever ends first, one process included (with `gpus`: one for each, four where tests"
+            " have `gpu_memory` marks); 1: no xdist",
             also=("jobs", "parallel"),
         ),
     ] = "auto"
@@ -232,8 +233,7 @@ class Tier(_Section, frozen=True, kw_only=True):
         Literal["auto"] | bool,
         doc(
             "fork the test processes from one that has imported what the tests import (Linux; no benchmarks); "
-            "`auto`: where nothing speaks against it; true: also for tiers with GPUs, and "
-            "whatever variables the tests set"
+            "`auto`: where nothing speaks against it; true: whatever variables the tests set"
         ),
     ] = "auto"
     preload: Annotated[

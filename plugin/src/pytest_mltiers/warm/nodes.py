@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,10 +20,12 @@ class WarmNodes:
     def __init__(self, socket: str) -> None:
         self.socket = socket
 
-    @pytest.hookimpl(optionalhook=True)
+    @pytest.hookimpl(optionalhook=True, trylast=True)  # others give them their environment
     def pytest_xdist_setupnodes(self, specs: Sequence[Any]) -> None:
         """Only for workers that would run this very Python, here: not for ``--tx ssh=…`` or ``python=…``."""
         for spec in specs:
             if spec.popen and not spec.python and not spec.via and not spec.chdir and not spec.dont_write_bytecode:
-                words = [sys.executable, "-I", "-S", str(SHIM), self.socket, sys.executable]
+                # A plain worker is told these once it runs, before it imports anything; a forked one has imported.
+                given = marshal.dumps({str(name): str(value) for name, value in spec.env.items()}).hex()
+                words = [sys.executable, "-I", "-S", str(SHIM), self.socket, given, sys.executable]
                 spec.python = " ".join(shlex.quote(word) for word in words)

@@ -29,6 +29,10 @@ NATIVE_PREFIXES = (
 )  # fmt: skip
 """Variables that native code or the interpreter reads when it starts, which nobody sees."""
 
+READ_IN_USE = frozenset(("CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG"))
+"""Of them those that are read when CUDA is first used, and no process is forked in which it was: that opens its
+files, which is found when a module is imported, or torch says so (``why_not_now``)."""
+
 BASE = ("pytest", "_pytest", "execnet")
 """What every controller and worker imports, and pytest does not rewrite."""
 
@@ -78,7 +82,7 @@ class WatchedEnvironment:
 
     def matters(self, name: str) -> bool:
         """Whether a different value of this variable could have led to a different import."""
-        return name in self.read or name.startswith(NATIVE_PREFIXES)
+        return name in self.read or (name.startswith(NATIVE_PREFIXES) and name not in READ_IN_USE)
 
 
 @dataclass(frozen=True)

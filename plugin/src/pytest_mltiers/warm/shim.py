@@ -1,7 +1,8 @@
 """Started by xdist in place of a worker's Python, with ``-I -S``: hands its standard streams to the fork server.
 
-    shim.py SOCKET PYTHON -u -c BOOTSTRAP
+    shim.py SOCKET VARIABLES PYTHON -u -c BOOTSTRAP
 
+``VARIABLES``: those that the worker is given by its specification, a dict as ``marshal`` writes it, in hexadecimal.
 It lives as long as the forked worker and ends as it ended. Killing it kills the worker. Where the fork server is gone
 or refuses, it becomes the plain ``PYTHON -u -c BOOTSTRAP``. Nothing but the standard library's C parts is imported:
 its start is on the way of every worker.
@@ -13,9 +14,9 @@ import sys
 
 
 def main() -> None:
-    name, plain = sys.argv[1], sys.argv[2:]
+    name, given, plain = sys.argv[1], sys.argv[2], sys.argv[3:]
     try:
-        status = ask(name, plain)
+        status = ask(name, given, plain)
     except OSError:
         status = None
     if status is None:
@@ -34,7 +35,7 @@ def main() -> None:
     os._exit(code)
 
 
-def ask(name: str, plain: list) -> "int | None":
+def ask(name: str, given: str, plain: list) -> "int | None":
     """The worker's status once it has ended; None if there is none to be had. Raises OSError."""
     import _socket  # noqa: PLC0415 -- `socket` itself takes as long as all the rest
     import marshal  # noqa: PLC0415 -- both ends are the same Python
@@ -43,7 +44,8 @@ def ask(name: str, plain: list) -> "int | None":
     server.connect("\0" + name)
     mask = os.umask(0o22)
     os.umask(mask)
-    order = marshal.dumps({"argv": plain, "env": dict(os.environ), "cwd": os.getcwd(), "umask": mask})  # noqa: PTH109
+    env = {**os.environ, **marshal.loads(bytes.fromhex(given))}  # noqa: S302 -- from xdist's controller
+    order = marshal.dumps({"argv": plain, "env": env, "cwd": os.getcwd(), "umask": mask})  # noqa: PTH109
     streams = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1, 2))
     server.sendmsg([len(order).to_bytes(4, "big")], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)])
     server.sendall(order)
