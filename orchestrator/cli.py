@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from orchestrator import __version__
 from orchestrator.tools.console import open_streams, say, say_bytes
@@ -38,9 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_streams()
     try:
         arguments = _parser().parse_args(argv)
-    except SystemExit as end:  # --help, --version, or a command line that is none
+    except SystemExit:  # --help and --version
         say("")
-        return end.code if isinstance(end.code, int) else ExitCode.USAGE
+        return ExitCode.PASSED
+    except UsageError as error:
+        return _failed(error, as_json="--json" in (sys.argv[1:] if argv is None else argv))
     try:
         code = int(arguments.command(arguments))
         say("")
@@ -84,8 +86,16 @@ def _annotate(problems: Sequence[str]) -> None:
 # --- the command line ----------------------------------------------------------------------------------------------
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are told as all others are: in a job and as JSON, too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError."""
+        raise UsageError(message, remedy=self.format_usage().strip())
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mltiers", description=DESCRIPTION)
+    parser = _Parser(prog="mltiers", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"mltiers {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -132,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[_Parser],
     name: str,
     function: Callable[[argparse.Namespace], ExitCode],
     text: str,

@@ -35,7 +35,7 @@ from orchestrator.tools.history import Snapshot, Store
 from orchestrator.tools.history.branch import BranchStore
 from orchestrator.tools.history.compaction import compact
 from orchestrator.words.environment import Environment
-from orchestrator.words.errors import InfrastructureError, UsageError
+from orchestrator.words.errors import UsageError
 
 MEANING = "takes long; runs in a slower tier"  # of a marker that advice makes
 _MAX_SOURCE = 10_000_000  # bytes of a file with tests
@@ -334,7 +334,7 @@ def _csv(row: Sequence[Any]) -> str:
 
 
 def write_export(lines: Iterator[str], out: Path) -> None:
-    """Write the lines into a file, whole or not at all. Raises InfrastructureError."""
+    """Write the lines into a file, whole or not at all. Raises UsageError."""
     part = out.with_name(f".{out.name}.part")
     try:
         with part.open("w", encoding="utf-8", newline="") as file:
@@ -342,4 +342,5 @@ def write_export(lines: Iterator[str], out: Path) -> None:
         part.replace(out)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise InfrastructureError(f"--out {out}: cannot be written: {error.strerror or error}") from None
+        why = f"--out: {out} cannot be written: {error.strerror or error}"
+        raise UsageError(why, remedy="give a file that can be, in a folder that is there") from None

@@ -412,6 +412,9 @@ USAGE = {
     "a cadence for an event": ({}, ["plan", "--event", "nightly"], "`nightly` is `--event schedule`"),
     "a Python that is not there": ({}, ["run", "--python", "./nope"], "not an executable file"),
     "a folder that is not there": ({}, ["report", "nope"], "there is no such folder"),
+    "an unknown option": ({}, ["run", "--jsn"], "unrecognized arguments: --jsn"),
+    "no command": ({}, [], "the following arguments are required: COMMAND"),
+    "an unknown command": ({}, ["runs"], "invalid choice: 'runs'"),
 }  # fmt: skip
 
 
@@ -427,6 +430,15 @@ def test_usage_errors_exit_2_with_a_remedy(project: Make, case: str) -> None:
     done = subject.mltiers(*arguments)
     assert done.code == 2
     assert sentence in done.err
+    assert done.out == ""
+    assert subject.mltiers(*arguments, GITHUB_ACTIONS="true", GITHUB_EVENT_NAME="push").err.count("::error") == 1
+
+    told = subject.mltiers(*arguments, "--json")
+    assert told.code == 2
+    assert sentence in told.err
+    document = json.loads(told.out)
+    assert (document["version"], document["exit_code"]) == (1, 2)
+    assert sentence in document["errors"][0]
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

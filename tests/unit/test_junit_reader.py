@@ -65,7 +65,7 @@ GREEN_TO_THE_NAIVE: dict[str, tuple[bytes | str, str]] = {
     "an empty name": (report(OK, '<testcase classname="x" name="" time="0"/>'), "a test case without a name"),
     "more failures declared": (report(OK, attributes='failures="1"'), "declares 1 failures and holds 0"),
     "more errors declared": (report(OK, attributes='errors="2"'), "declares 2 errors and holds 0"),
-    "more tests declared": (report(OK, attributes='tests="5"'), "declares 5 tests and holds 1"),
+    "more tests declared": (report(OK, attributes='tests="5"'), "declares 5 tests and holds 1: pytest 9"),
     "fewer tests declared": (report(OK, case("test_b"), attributes='tests="1"'), "declares 1 tests and holds 2"),
     "declared by the root": (
         f'<testsuites failures="3"><testsuite>{OK}</testsuite></testsuites>',

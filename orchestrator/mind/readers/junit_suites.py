@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from orchestrator.mind.readers.flaws import Flaws, shown
 
 _PLAUSIBLE_SECONDS = 1e8
+_SUBTESTS = ": pytest 9 counts subtests that passed but leaves them out, which events.jsonl beside it would explain"
 
 
 def plausible_seconds(text: str) -> float | None:
@@ -70,7 +71,8 @@ class Suites:
             if key == "tests":
                 if not any(_may_count(count, share) for share in (inclusive, own)):
                     held = inclusive["cases"]
-                    self.miscounted.add("tests", f"the JUnit report declares {count} tests and holds {held}")
+                    why = _SUBTESTS if count > held else ""
+                    self.miscounted.add("tests", f"the JUnit report declares {count} tests and holds {held}{why}")
             elif count not in (inclusive[key], own[key]):  # of nested suites some producers count, some do not
                 self.flaws.add(key, f"the JUnit report declares {count} {key} and holds {inclusive[key]}")
         return counts
