@@ -132,7 +132,7 @@ def _phases(tests: Sequence[TestResult], log: EventLog | None, outcome: Outcome)
     """Where the seconds of a run went that came to its end by itself."""
     if log is None or outcome.ending is not Ending.EXITED:
         return None
-    return phases_of(tests, log.sessions, started=outcome.started, seconds=outcome.seconds)
+    return phases_of(tests, log.sessions, started=outcome.started, seconds=outcome.seconds, ahead=outcome.ahead)
 
 
 def _workers(log: EventLog | None, *, planned: int) -> int:

@@ -23,7 +23,7 @@ from orchestrator.hands.collect import collect_run, write_json, write_result
 from orchestrator.hands.pairs import Bench, compare_with_base
 from orchestrator.hands.progress import Progress
 from orchestrator.hands.results_folder import prepare_out
-from orchestrator.hands.warm import became_of_it, warm_command, with_plugin
+from orchestrator.hands.warm import became_of_it, imported_ahead, warm_command, with_plugin
 from orchestrator.mind.changepoints import compare_with_history
 from orchestrator.mind.judge import NOTHING_CHANGED, judge_tier
 from orchestrator.mind.order import Order, order_document
@@ -214,7 +214,7 @@ def run_tier(tier: TierPlan, place: Workplace, progress: Progress) -> Outcome:
             kept=kept,
         )
     outcome = _outcome(tier, done)
-    outcome = replace(outcome, details=became_of_it(tier, folder))
+    outcome = replace(outcome, details=became_of_it(tier, folder), ahead=imported_ahead(tier, folder))
     if tier.coverage and outcome.stopped is not None:
         env = tier_environment(tier, place)
         patience = _PATIENCE[outcome.ending]

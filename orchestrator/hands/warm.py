@@ -97,6 +97,17 @@ def warm_command(tier: TierPlan, folder: Path, plugin: Path, *, kept: bool = Fal
     return (python, str(start), str(folder / REPORT), "--", *rest[2:])
 
 
+def imported_ahead(tier: TierPlan, folder: Path) -> float | None:
+    """Seconds that imports took in the process that the tier was forked from; None: it was not, or nobody knows."""
+    if tier.warmth is None or not tier.warmth.warm:
+        return None
+    try:
+        told = json.loads((folder / REPORT).read_bytes())
+        return float(told["seconds"]) if told["warm"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def became_of_it(tier: TierPlan, folder: Path) -> tuple[str, ...]:
     """What the fork server did, for the tier's notes."""
     if tier.warmth is None or not tier.warmth.warm:

@@ -35,11 +35,15 @@ SAME_WORK = 0.5  # and of its time
 # (benchmarks/choice.md; the end of warm workers off the phases in result.json of benchmarks/speed.py's fast-shape); one
 # run of the mode replaces them.
 SPAWN = 0.05  # seconds by which each further worker delays the first test
-WARM_START = 1.0  # seconds till a forked worker begins its session, and of what a plain process imports instead
-CONTROLLER = 0.001  # seconds of the controller for each test
-BETWEEN_SERIAL = 0.3  # of the time between tests of a worker is left without xdist
+FORKED_START = 0.15  # seconds till a forked worker begins its session
+AHEAD = 1.0  # seconds of what is imported ahead, where nobody has measured it
+CONTROLLER = 0.0007  # seconds of the controller for each test
+BETWEEN_SERIAL = 0.4  # of the time between tests of a worker is left without xdist
+CONTENTION = 0.3  # by which tests take longer where all CPUs are busy: caches, memory, hyperthreads, the controller
 CLOSING_SERIAL = 0.35  # of the end of plain workers: nobody hands coverage over
 CLOSING_WARM = 0.35  # of the end of one plain process: what was imported ahead is not collected
+CLOSING_ALONE = 0.7  # of the end of warm workers is left of one process, for nobody hands coverage over
+COLLECTING = 0.1  # of the seconds that imports took, to take the modules apart where they were not imported ahead
 AGAIN = 0.15  # by which the first run of all may have been slower for its mode to be given another chance
 
 LONG = 0.05  # of a worker's share makes a test a block of its own; as in the plugin's lanes.py
@@ -116,7 +120,13 @@ def choose(
     current = next((run for run in runs if run.mode in modes and run.phases is not None), None)
     if current is None or not seconds:
         return None
-    model = _Model(files=_files(seconds), runs=runs, current=current, first=past[-1] if complete else None)
+    model = _Model(
+        files=_files(seconds),
+        runs=runs,
+        current=current,
+        first=past[-1] if complete else None,
+        most=max(mode.workers for mode in modes),
+    )
     estimates = [_estimate(mode, model) for mode in modes]
     now = next(one for one in estimates if one.mode == current.mode)
     better = [one for one in estimates if now.seconds - one.seconds > _worth(now, one)]
@@ -144,6 +154,7 @@ class _Model(Struct, frozen=True, kw_only=True):
     runs: Sequence[Past]
     current: Past
     first: Past | None  # run of all; None: that is not known any more
+    most: int = 1  # workers of any mode: all the CPUs, as far as is known
 
     def took(self, mode: Mode) -> list[float]:
         """Seconds of the newest runs in a mode, had they had the tests that there are now."""
@@ -151,15 +162,26 @@ class _Model(Struct, frozen=True, kw_only=True):
         newest = [run for run in self.runs if run.mode == mode][:NEWEST]
         share = [1 - run.tests / tests for run in newest]
         phases = self.phases(mode)
-        span = _tests(self.files, mode, mode, phases) if phases is not None and any(share) else 0.0
+        span = self.tests(mode, mode, phases) if phases is not None and any(share) else 0.0
         return [run.seconds + span * more for run, more in zip(newest, share, strict=True)]
+
+    def tests(self, mode: Mode, known: Mode, phases: Phases) -> float:
+        """Seconds of the tests in ``mode``, from ``phases`` of runs in ``known`` and the tests' own of the newest."""
+        slower = self.slowed(mode) / self.slowed(self.current.mode)
+        between = phases.between * self.slowed(self.current.mode) / self.slowed(known)
+        return _tests(self.files, mode, known, between) * slower
+
+    def slowed(self, mode: Mode) -> float:
+        """How much longer a test takes beside so many workers than alone."""
+        return 1 + CONTENTION * (mode.workers - 1) / max(1, self.most - 1)
 
     def phases(self, mode: Mode) -> Phases | None:
         """The middle of each phase over the newest runs in a mode."""
         known = [run.phases for run in self.runs if run.mode == mode and run.phases is not None][:NEWEST]
         if not known:
             return None
-        return Phases(**{f.name: median(getattr(one, f.name) for one in known) for f in fields(Phases)})
+        middle = {f.name: [s for one in known if (s := getattr(one, f.name)) is not None] for f in fields(Phases)}
+        return Phases(**{name: median(seconds) for name, seconds in middle.items() if seconds})
 
     def cold(self, mode: Mode) -> bool:
         """Whether all that is known of a mode is the first run ever, while others have been run since.
@@ -197,10 +219,10 @@ def _predicted(mode: Mode, model: _Model) -> float:
     known = model.nearest(mode)
     phases = model.phases(known)
     assert phases is not None  # noqa: S101 -- that is what it was chosen for
-    seconds = _tests(model.files, mode, known, phases) + _beside(mode, known, phases)
+    seconds = model.tests(mode, known, phases) + _beside(mode, known, phases)
     if (known.workers > 1) is (mode.workers > 1):
         # What the model is wrong by is the same for two numbers of workers.
-        modelled = _tests(model.files, known, known, phases) + _beside(known, known, phases)
+        modelled = model.tests(known, known, phases) + _beside(known, known, phases)
         seconds = max(seconds + median(model.took(known)) - modelled, 0.0)
     return seconds
 
@@ -231,17 +253,21 @@ def _of_this_suite(past: Sequence[Past]) -> list[Past]:
 
 def _beside(mode: Mode, known: Mode, phases: Phases) -> float:
     """Seconds of a run in ``mode`` before its first test and after its last, from the phases of one in ``known``."""
+    ahead = AHEAD if phases.ahead is None else phases.ahead
+    if known.workers > 1 and known.warm and mode == Mode(workers=1):
+        # It imports for itself what was imported ahead. Controller and workers have waited for a part of that.
+        boot = max(phases.boot, phases.boot + phases.workers - FORKED_START - SPAWN * known.workers, ahead)
+        return boot + phases.collection + CLOSING_ALONE * phases.closing + COLLECTING * ahead
     closing = phases.closing * _closing(mode) / _closing(known)
     if mode.workers == 1:
-        imports = known.workers > 1 and known.warm and not mode.warm
-        boot = max(phases.boot + phases.workers, WARM_START) if imports else phases.boot
-        return boot + phases.collection + closing
+        return phases.boot + phases.collection + closing
     if known.workers == 1:
-        start = WARM_START if mode.warm and not known.warm else phases.boot
+        # Whatever one process has imported, forked workers have from the process that did.
+        start = FORKED_START if mode.warm else phases.boot
     else:
         start = max(0.0, phases.workers - SPAWN * known.workers)
         if mode.warm != known.warm:
-            start = WARM_START if mode.warm else max(start, phases.boot)
+            start = FORKED_START + AHEAD if mode.warm else max(start, phases.boot, ahead)
     return phases.boot + start + SPAWN * mode.workers + phases.collection + closing
 
 
@@ -252,9 +278,8 @@ def _closing(mode: Mode) -> float:
     return 1.0 if mode.workers == 1 else 1 / CLOSING_SERIAL
 
 
-def _tests(files: Sequence[_File], mode: Mode, known: Mode, phases: Phases) -> float:
-    """Seconds of the tests in ``mode``, with what each costs beside its own code."""
-    between = phases.between
+def _tests(files: Sequence[_File], mode: Mode, known: Mode, between: float) -> float:
+    """Seconds of the tests in ``mode``, with what each costs beside its own code: ``between``, in ``known``."""
     if mode.workers == 1 < known.workers:
         between *= BETWEEN_SERIAL
     elif known.workers == 1 < mode.workers:

@@ -28,9 +28,15 @@ _SAMPLES = 3  # newest durations of a test: enough for a middle, and quick to re
 
 
 def phases_of(
-    tests: Sequence[TestResult], sessions: Sequence[Session], *, started: float | None, seconds: float
+    tests: Sequence[TestResult],
+    sessions: Sequence[Session],
+    *,
+    started: float | None,
+    seconds: float,
+    ahead: float | None = None,
 ) -> Phases | None:
-    """Where the seconds of a run went. ``started``: Unix seconds of its process's start; ``seconds``: that it took.
+    """Where the seconds of a run went. ``started``: Unix seconds of its process's start; ``seconds``: that it took;
+    ``ahead``: of imports, before, in the process that it was forked from.
 
     None: its stream does not say.
     """
@@ -54,6 +60,7 @@ def phases_of(
         tests=round(last - first, 3),
         closing=round(max(0.0, started + seconds - last), 3),
         between=round(max(0.0, idle / len(timed)), 6),
+        ahead=ahead,
     )
 
 

@@ -42,6 +42,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()  # what makes its evidence untrustworthy
     notes: tuple[str, ...] = ()  # worth saying, without consequence: processes it left behind
     details: tuple[str, ...] = ()  # how it ran, for whoever asks
+    ahead: float | None = None  # seconds of imports in the process it was forked from; None: it was not, or unknown
     output_tail: str = ""
     stacks: str = ""  # of what was running when we stopped it
     machine: Mapping[str, str] = field(default_factory=dict)  # where it ran; empty: unknown
@@ -255,6 +256,7 @@ class Phases(Struct, frozen=True, kw_only=True):
     tests: float  # from there till the last test's end
     closing: float  # from there till the process was gone
     between: float = 0.0  # of a worker, for each of its tests, that is in no test: hooks, waiting for the next one
+    ahead: float | None = None  # of imports in the process that its processes were forked from; None: as in Outcome
 
 
 class TierResult(Struct, frozen=True, kw_only=True, dict=True):

@@ -149,18 +149,45 @@ def test_tests_that_are_nothing_beside_the_start_of_workers_run_in_one_process()
     slow_start = Phases(boot=2.0, workers=2.0, collection=0.5, tests=1.0, closing=4.0, between=0.002)
     found = chosen([ran(TWO, 9.5, work=0.1, of=slow_start)], each=0.001)
     assert found.mode == SERIAL
-    assert found.reason.startswith("1 worker: 4.1 s predicted; 100 tests take 0.1 s of it, and a second worker would ")
-    assert found.reason.endswith("cost 5.4 s more than it saves (9.5 s in 1 earlier run)")
+    assert found.reason.startswith("1 worker: 4.0 s predicted; 100 tests take 0.1 s of it, and a second worker would ")
+    assert found.reason.endswith("cost 5.5 s more than it saves (9.5 s in 1 earlier run)")
 
 
 def test_long_tests_stay_on_workers_and_the_plan_says_what_one_process_would_take() -> None:
     found = chosen([ran(TWO, 55.0, work=100.0)], each=1.0)
     assert found.mode == TWO
-    assert found.reason == "2 workers, longest first: 55.0 s in 1 earlier run; in 1 process 101.9 s predicted"
+    assert found.reason == "2 workers, longest first: 55.0 s in 1 earlier run; in 1 process 78.8 s predicted"
 
 
 def test_a_tier_that_ran_in_one_process_gets_workers_when_that_promises_much() -> None:
     assert chosen([ran(SERIAL, 102.0, work=100.0)], each=1.0).mode == TWO
+
+
+@pytest.mark.parametrize(
+    ("tests", "work", "seconds", "of", "really"),
+    [
+        # Real runs with two warm workers on two CPUs, and what the same tests took in one process.
+        pytest.param(180, 0.18, 0.55, (0.09, 0.128, 0.067, 0.193, 0.024, 0.00075, 0.012), 0.34, id="toolz"),
+        pytest.param(909, 1.80, 2.17, (0.126, 0.182, 0.173, 1.415, 0.136, 0.00113, 0.11), 2.41, id="jinja2"),
+        pytest.param(1500, 0.59, 1.35, (0.103, 0.111, 0.128, 0.94, 0.066, 0.00084, 0.011), 1.02, id="tiny"),
+        pytest.param(1500, 1.90, 3.93, (0.35, 0.341, 0.384, 3.036, 0.518, 0.00275, 0.019), 2.53, id="tiny, coverage"),
+        pytest.param(196, 0.58, 2.54, (1.145, 0.881, 0.045, 0.408, 0.116, 0.00114, 1.855), 3.06, id="fast-shape"),
+        pytest.param(
+            196, 1.21, 4.27, (1.548, 0.932, 0.142, 0.856, 0.479, 0.00247, 2.084), 6.2, id="fast-shape, coverage"
+        ),
+        pytest.param(60, 0.04, 2.01, (0.138, 2.117, 0.043, 0.099, 0.057, 0.00096, 2.026), 2.08, id="imports"),
+    ],
+)
+def test_what_one_process_would_take_is_predicted_from_workers_roughly(
+    tests: int, work: float, seconds: float, of: tuple[float, ...], really: float
+) -> None:
+    names = ("boot", "workers", "collection", "tests", "closing", "between", "ahead")
+    warm = Mode(workers=2, warm=True)
+    past = [ran(warm, seconds, tests=tests, work=work, of=Phases(**dict(zip(names, of, strict=True))))]
+    found = choose(suite(tests, work / tests), past, (SERIAL, warm))
+    assert found is not None
+    predicted = next(option.seconds for option in found.options if option.mode == SERIAL)
+    assert 0.62 < predicted / really < 1.6
 
 
 def test_what_was_tried_and_was_slower_is_not_tried_again() -> None:
