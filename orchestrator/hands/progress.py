@@ -98,7 +98,9 @@ class Progress:
 
     def _follow(self, name: str, events: Path, over: threading.Event) -> None:
         position, pending = 0, b""
-        while not over.wait(_INTERVAL):
+        ended = False
+        while not ended:
+            ended = over.wait(_INTERVAL)  # and once more after that: what came last is told as well
             with contextlib.suppress(OSError), events.open("rb") as file:
                 file.seek(position)
                 chunk = file.read(1 << 22)

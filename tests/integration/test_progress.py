@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import pty
 import re
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from orchestrator.hands.progress import Progress
+from orchestrator.words.plan import TierPlan
 from tests.support.project import Project
 
 CONFIG = "version: 1\ntiers:\n  unit: {paths: [tests], budget: 60s, workers: 1, when: [push]}\n"
@@ -70,3 +75,16 @@ def test_githubs_log_has_the_output_folded_and_takes_no_command_from_it(subject:
     assert lines[last - 1] == f"::{stop[1]}::"
     assert any("::error::not a command of ours" in line for line in lines[first + 2 : last - 1])
     assert not any("not a command of ours" in line for line in [*lines[:first], *lines[last:]])
+
+
+def test_what_failed_last_is_named_however_soon_the_tier_has_ended(tmp_path: Path) -> None:
+    said = io.StringIO()
+    progress = Progress(said)
+    progress.started(TierPlan(name="unit", run=True, reason="", budget=60.0))
+    events = tmp_path / "events.jsonl"
+    failed = [{"event": "phase", "phase": "call", "nodeid": f"t.py::test_{n}", "outcome": "failed"} for n in range(3)]
+    with progress.following("unit", events):
+        events.write_text("".join(json.dumps(event) + "\n" for event in failed) + '{"event": "pha')
+    assert [line.strip() for line in said.getvalue().splitlines()[1:]] == [
+        f"unit: FAILED t.py::test_{n}" for n in range(3)
+    ]
