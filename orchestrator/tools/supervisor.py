@@ -313,6 +313,16 @@ class Supervisor:
         return pid
 
     def _become_command(self, error_write: int) -> NoReturn:
+        """Ends this process; where it is to do something else than to execute a command, that may be by an exception
+        which is none of these: it is let through, as it leaves our stack behind.
+        """
+        try:
+            self._executed(error_write)
+        except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001
+            os._exit(127)
+        os._exit(127)
+
+    def _executed(self, error_write: int) -> None:
         try:
             os.setsid()
             if self.cgroup:
@@ -337,8 +347,6 @@ class Supervisor:
             os.write(error_write, f"{error.errno} {error.filename or ''}".encode("utf-8", "replace"))
         except ValueError:  # a null byte, which no command, folder or environment can hold
             os.write(error_write, f"{errno.EINVAL} ".encode())
-        finally:
-            os._exit(127)
 
     def _take_signals(self) -> None:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)

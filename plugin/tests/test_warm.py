@@ -188,6 +188,24 @@ def test_a_worker_finds_everything_as_a_plain_one_does(run):
     assert {line.replace("run-1", "run-0") for line in warm.told} == set(plain.told)
 
 
+def test_its_stack_is_as_deep_as_that_of_a_plain_one(run):
+    text = (
+        TELL
+        + """
+    def test_depth():
+        frame, depth = sys._getframe(), 0
+        while frame := frame.f_back:
+            depth += 1
+        tell(depth)
+"""
+    )
+    plain = run(text, warm=None)
+    warm = run(text, warm={"modules": []})
+
+    assert warm.report["warm"], warm.report
+    assert int(warm.told[0]) <= int(plain.told[0]) + 4  # whoever formats it pays for each frame
+
+
 def test_every_worker_has_a_randomness_of_its_own(run):
     pytest.importorskip("numpy")
     text = (

@@ -156,6 +156,17 @@ def test_a_test_finds_everything_as_if_it_had_been_executed(
         assert run.outcome.leftovers == ()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_test_stands_on_no_higher_a_stack(workers: int, go: Go, suite: Path, env: dict[str, str]) -> None:
+    text = TELL + "def test_it():\n    f, n = sys._getframe(), 0\n    while f := f.f_back: n += 1\n    tell(n)\n"
+    plain = go(text, kept=None, workers=workers)
+    with keep(suite, env) as kept:
+        warm = go(text, kept=kept, workers=workers)
+
+    assert warm.report["kept"], warm.report
+    assert int(warm.told[0]) <= int(plain.told[0]) + 5, plain.told
+
+
 def test_tiers_share_what_was_imported_and_import_the_rest_themselves(
     go: Go, suite: Path, env: dict[str, str], installed: Path
 ) -> None:

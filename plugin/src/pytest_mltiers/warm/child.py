@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import functools
 import gc
 import io
 import os
@@ -13,10 +14,11 @@ import sys
 import threading
 import traceback
 import types
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
+from _mltiers_warm import Instead
 from _mltiers_warm.frozen import give_back, keep_frozen
 
 PR_SET_PDEATHSIG = 1
@@ -90,8 +92,24 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+@contextmanager
+def ends_here(code: int) -> Iterator[None]:
+    """Whatever happens in it, this forked process ends with ``code`` after it, unless it is to do something instead."""
+    try:
+        yield
+    except Instead:
+        raise
+    except BaseException:  # noqa: BLE001 -- this is the bottom of the process
+        os._exit(code)
+    os._exit(code)
+
+
 def run_and_leave(work: Callable[[], object]) -> NoReturn:
-    """Run it as the main program of this process, and end as the interpreter would have ended."""
+    """Leave the stack, run it as the main program of this process, and end as the interpreter would have ended."""
+    raise Instead(functools.partial(_run_and_leave, work))
+
+
+def _run_and_leave(work: Callable[[], object]) -> NoReturn:
     code: int | None = 0
     try:
         work()

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from _mltiers_warm import WARM_VARIABLE
-from _mltiers_warm.child import die_with_parent, fresh_start, run_and_leave, standard_streams
+from _mltiers_warm.child import die_with_parent, ends_here, fresh_start, run_and_leave, standard_streams
 from _mltiers_warm.preload import why_not_now
 from _mltiers_warm.relay import ANOTHER_TRY
 
@@ -197,7 +197,7 @@ class ForkServer:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, every)
         pid = os.fork()
         if pid == 0:
-            try:
+            with ends_here(70):
                 signal.set_wakeup_fd(-1)
                 for number, handler in self.handlers.items():
                     if handler is not None:  # None: installed by native code, and not known to Python
@@ -206,8 +206,6 @@ class ForkServer:
                 die_with_parent(parent)
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 work()
-            finally:
-                os._exit(70)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid
 
@@ -225,8 +223,8 @@ class ForkServer:
         shim.close()
         for target, fd in enumerate(streams):
             os.dup2(fd, target)
-        for fd in streams:
-            os.close(fd)
+        while streams:  # whoever read them would close them as well
+            os.close(streams.pop())
         os.chdir(order["cwd"])
         os.umask(order["umask"])
         argv = order["argv"]

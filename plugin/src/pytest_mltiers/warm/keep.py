@@ -24,7 +24,7 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any, NoReturn
 
-from _mltiers_warm.child import die_with_parent, retitle, standard_streams
+from _mltiers_warm.child import die_with_parent, ends_here, retitle, standard_streams
 from _mltiers_warm.forkserver import FREE
 from _mltiers_warm.hidden import HIDDEN
 from _mltiers_warm.preload import (
@@ -239,19 +239,18 @@ def serve(control: socket.socket, supervise: Callable[[], object]) -> NoReturn:
 
 
 def _fork(streams: list[int], supervise: Callable[[], object]) -> int:
+    """Returns the pid of the supervisor. Raises Instead in what the supervisor forks."""
     pid = os.fork()
-    if pid:
-        return pid
-    try:
-        os.setsid()
-        high = [fcntl.fcntl(stream, fcntl.F_DUPFD_CLOEXEC, 64) for stream in streams]
-        _close_all_but({0, 1, 2, *high})
-        for target, stream in enumerate(high):
-            os.dup2(stream, target, inheritable=target < 3)
-            os.close(stream)
-        supervise()
-    finally:
-        os._exit(0)
+    if pid == 0:
+        with ends_here(0):
+            os.setsid()
+            high = [fcntl.fcntl(stream, fcntl.F_DUPFD_CLOEXEC, 64) for stream in streams]
+            _close_all_but({0, 1, 2, *high})
+            for target, stream in enumerate(high):
+                os.dup2(stream, target, inheritable=target < 3)
+                os.close(stream)
+            supervise()
+    return pid
 
 
 def _close_all_but(kept: Any) -> None:

@@ -47,14 +47,16 @@ def main(arguments: Sequence[str]) -> NoReturn:
         descriptor, folder, module, probe = rest
         _answer(probe)
         _load_ours(here)
-        from _mltiers_warm import keep  # noqa: PLC0415
+        from _mltiers_warm import keep, on_an_empty_stack  # noqa: PLC0415
 
         again = [ORDERED, descriptor, folder, module, ""]
-        keep.main(file, again, sys.modules[__name__], int(descriptor), folder, module, waits=form != ORDERED)
+        waits, this = form != ORDERED, sys.modules[__name__]
+        on_an_empty_stack(lambda: keep.main(file, again, this, int(descriptor), folder, module, waits=waits))
     run = Run(file, arguments[1:], dict(os.environ))
     if run.told.get("alone"):
         run.plain(run.told.get("fresh") or "one worker, and nothing is kept to fork it from")
     _load_ours(here)
+    from _mltiers_warm import on_an_empty_stack  # noqa: PLC0415
     from _mltiers_warm.preload import WatchedEnvironment  # noqa: PLC0415
 
     watched = WatchedEnvironment()
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
         run.import_first(watched)
     finally:
         watched.stop()
-    run.go(watched)
+    on_an_empty_stack(lambda: run.go(watched))
 
 
 class Run:
