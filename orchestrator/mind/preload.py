@@ -30,11 +30,16 @@ _REWRITES = re.compile(
 _STRING = re.compile(r"""["']([\w.]+)["']""")
 _PLUGIN_OPTION = re.compile(r"(?:^|[\s\"'])-p[\s\"',=]*([A-Za-z_][\w.]*)")
 
-_OPTIMISES = re.compile(r"\boptim\.[A-Z]\w*\(|^\s*from torch\.optim import|\bgetattr\(\s*(?:torch\.)?optim\b", re.M)
+_COMPILES = re.compile(
+    r"\btorch\.(?:compile|cond|export|onnx|_dynamo|_inductor|utils\.checkpoint)\b"
+    r"|^\s*from torch import .*\b(?:compile|export)\b|\b(?:make_fx|fully_shard|DistributedDataParallel)\(",
+    re.MULTILINE,
+)
 _SAYS_MEMORY = "gpu_memory"
 LAZY = "torch._dynamo"
-"""What torch imports when the first optimiser is made: as long as torch itself. Where one test makes one, its worker
-imports it while the others are busy; where more do, no worker is spared."""
+"""What torch imports when something is first compiled: that takes as long as torch itself. Where one test compiles, its
+worker imports it while the others are busy; where more do, no worker is spared. Torch imports it for the first
+optimiser, too, but has no use for it there: the plugin has a stand-in for that."""
 
 Read = Callable[[str], str | None]
 """The text of a file by its POSIX path from the project's root; None: there is none."""
@@ -56,7 +61,7 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
     given = frozenset(tests)
     seen = set(tests)
     first = 0  # how many modules the conftests, and what they import, have brought
-    optimisers: dict[str, int] = {}  # by file: in how many places it makes one
+    compiling: dict[str, int] = {}  # by file: in how many places it does
     gpu_memory = False
     used: dict[str, set[str]] = {}  # by test file or conftest: itself, and the project's files that it names
     while waiting or later:
@@ -66,7 +71,7 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
         text = read(path)
         if text is None or len(seen) > MOST_FILES:
             continue
-        optimisers[path] = len(_OPTIMISES.findall(text))
+        compiling[path] = len(_COMPILES.findall(text))
         names = used.setdefault(path, {path}) if path in given else set()
         gpu_memory = gpu_memory or _SAYS_MEMORY in text
         own.update(_names(path, read))
@@ -87,7 +92,7 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
     for text in settings:
         rewritten.update(name.partition(".")[0] for name in _PLUGIN_OPTION.findall(text))
     left_alone = own | rewritten | sys.stdlib_module_names | {"pytest", "_pytest"}
-    if _made(optimisers, used) > 1 and any(module.partition(".")[0] == "torch" for module in outside):
+    if _compiled(compiling, used) > 1 and any(module.partition(".")[0] == "torch" for module in outside):
         outside.setdefault(LAZY)
     taken = [[m for m in part if m.partition(".")[0] not in left_alone] for part in _cut(list(outside), first)]
     return Suite(
@@ -100,10 +105,10 @@ def survey(tests: Iterable[str], read: Read, *, roots: Sequence[str], settings: 
     )
 
 
-def _made(optimisers: Mapping[str, int], used: Mapping[str, Collection[str]]) -> int:
-    """In how many places tests make an optimiser; a conftest's is made for more than one."""
+def _compiled(compiling: Mapping[str, int], used: Mapping[str, Collection[str]]) -> int:
+    """In how many places tests compile something; what a conftest does is done for more than one."""
     return sum(
-        (2 if path.endswith("conftest.py") else 1) * sum(optimisers.get(name, 0) for name in names)
+        (2 if path.endswith("conftest.py") else 1) * sum(compiling.get(name, 0) for name in names)
         for path, names in used.items()
     )
 

@@ -86,26 +86,27 @@ def test_what_pytest_is_asked_to_rewrite_is_left_to_it() -> None:
     assert found.later == ("torch",)
 
 
-SGD = "import torch\ndef test(): torch.optim.SGD([])\n"
-TRAINS = "from torch.optim import Adam\ndef train(): ...\n"
+COMPILES = "import torch\ndef test(): torch.compile(net)\n"
+TRAINS = "from torch import nn, compile\ndef train(): ...\n"
 
 
 @pytest.mark.parametrize(
     ("files", "ahead"),
     [
-        ({"test_a.py": SGD + SGD}, True),
-        ({"test_a.py": SGD, "test_b.py": SGD}, True),
+        ({"test_a.py": COMPILES + COMPILES}, True),
+        ({"test_a.py": COMPILES, "test_b.py": COMPILES}, True),
+        ({"test_a.py": "import torch\n@torch.compile\ndef a(): ...\ndef test(): torch._dynamo.reset()"}, True),
         # One test alone: its worker imports it while another one is busy.
-        ({"test_a.py": SGD, "test_b.py": "import torch"}, False),
-        # What makes them may be a helper, but one that the tests name.
+        ({"test_a.py": COMPILES, "test_b.py": "import torch"}, False),
+        # What compiles may be a helper, but one that the tests name.
         ({"test_a.py": "from mine.train import train", "test_b.py": "from mine import train"}, True),
         ({"test_a.py": "import mine", "test_b.py": "import mine.other"}, False),
-        ({"test_a.py": "import torch", "test_b.py": "import torch", "conftest.py": SGD}, True),
-        ({"test_a.py": "import torch\ndef test_optimal(): torch.optimal(optim.x)", "test_b.py": "import optim"}, False),
-        ({"test_a.py": SGD.replace("torch", "other") * 2}, False),
+        ({"test_a.py": "import torch", "test_b.py": "import torch", "conftest.py": COMPILES}, True),
+        ({"test_a.py": "import re, torch\nA = re.compile('a')\nB = torch.compiler\ntorch.optim.SGD([])\n" * 2}, False),
+        ({"test_a.py": COMPILES.replace("torch", "other") * 2}, False),
     ],
 )
-def test_what_torch_imports_for_the_first_optimiser_is_known(files: dict[str, str], *, ahead: bool) -> None:
+def test_what_torch_imports_to_compile_is_known(files: dict[str, str], *, ahead: bool) -> None:
     package = {"mine/__init__.py": "import mine.train", "mine/train.py": TRAINS, "mine/other.py": "import torch"}
     found = look({**files, **package})
     assert ("torch._dynamo" in (*found.modules, *found.later)) == ahead

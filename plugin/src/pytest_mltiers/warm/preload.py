@@ -20,6 +20,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import Any
 
+from _mltiers_warm import standin
 from _mltiers_warm.hidden import HIDDEN
 
 NATIVE_PREFIXES = (
@@ -95,7 +96,8 @@ class Surroundings:
 
 
 def preload(modules: Iterable[str], around: Surroundings, environment: WatchedEnvironment) -> tuple[str, ...]:
-    """Import ``modules`` in this order. Returns those that exist.
+    """Import ``modules`` in this order. Returns those that exist. What torch would import for its first optimiser has a
+    stand-in after that, unless it is one of them (``standin``).
 
     Raises Unfit for the first that must not be imported ahead: this process is then of no use, but one that leaves
     that module out may be. Raises NotWarm where no process would be.
@@ -117,6 +119,8 @@ def preload(modules: Iterable[str], around: Surroundings, environment: WatchedEn
         for module in modules:
             if module.partition(".")[0] in left_alone or not _installed(module):
                 continue
+            if module == standin.NAME:
+                standin.give_way()
             before = set(sys.modules)
             with HIDDEN.recording() as seen:
                 found = _import(module)
@@ -128,6 +132,7 @@ def preload(modules: Iterable[str], around: Surroundings, environment: WatchedEn
                 raise Unfit(module, f"warns when it is imported: {str(seen[0].message).strip()[:200]}")
             if found:
                 done.append(module)
+        standin.stand_in()
     except Unfit as unfit:
         unfit.done = tuple(done)
         raise

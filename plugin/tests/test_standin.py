@@ -1,0 +1,243 @@
+"""The stand-in for what torch imports for its first optimiser: nobody misses the real one, and whoever asks has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked on Linux only")
+
+SOURCE = Path(__file__).resolve().parent.parent / "src"
+WARM = SOURCE / "pytest_mltiers" / "warm"
+
+TRAINS = """
+    import sys, torch
+    from torch import nn
+
+    def real():
+        return type(sys.modules["torch._dynamo"]).__name__ == "module"
+
+    def train(kind=torch.optim.Adam, **options):
+        net = nn.Linear(4, 2)
+        optimizer = kind(net.parameters(), **options)
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(torch.ones(1, 4)).sum().backward()
+            optimizer.step(lambda: net(torch.ones(1, 4)).sum())
+        optimizer.load_state_dict(optimizer.state_dict())
+        return net, optimizer
+"""
+
+
+def python(text: str, *, begin: str = "import torch, standin\nassert standin.stand_in()\n") -> str:
+    """What a Python prints that has imported torch and has the stand-in."""
+    done = subprocess.run(
+        [sys.executable, "-c", begin + textwrap.dedent(TRAINS) + textwrap.dedent(text)],
+        env={**os.environ, "PYTHONPATH": str(WARM)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_no_optimiser_needs_the_real_one():
+    told = python("""
+        kinds = {name: kind for name, kind in vars(torch.optim).items()
+                 if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)}
+        for name in set(kinds) - {"Optimizer", "SparseAdam", "Muon"}:
+            train(kinds[name], lr=0.1)
+            assert not real(), name
+        print(len(kinds))
+    """)
+    assert int(told) > 12
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        "import torch._dynamo.config as found; assert found is sys.modules['torch._dynamo'].config",
+        "from torch._dynamo import eval_frame as found; assert found is sys.modules['torch._dynamo.eval_frame']",
+        "import torch._dynamo.utils; found = torch._dynamo.utils; assert found is sys.modules['torch._dynamo.utils']",
+        "found = torch.fx.experimental.symbolic_shapes; assert found.ShapeEnv",
+        "assert torch.distributed.tensor.DTensor",
+        "assert 'reset' in dir(torch._dynamo)",
+        "torch.compiler.reset()",
+        "@torch._dynamo.disable\ndef f(): pass\nassert f._torchdynamo_disable and f() is None",
+        "assert torch.compile(net, backend='eager')(torch.ones(1, 4)).shape == (1, 2); train()",
+    ],
+)
+def test_whoever_asks_for_more_has_the_real_one(asks):
+    told = python(
+        f"net, _ = train()\nassert not real()\n{asks}\nprint(real(), torch._dynamo is sys.modules['torch._dynamo'])"
+    )
+    assert told.split() == ["True", "True"]
+
+
+def test_its_parts_are_loaded_once_and_are_where_they_would_be():
+    text = """
+        import torch._dynamo.config, torch._dynamo.trace_rules
+        for name, module in sys.modules.items():
+            if name.startswith("torch._dynamo."):
+                parent, _, child = name.rpartition(".")
+                print(name, module.__spec__.name, vars(sys.modules[parent]).get(child) is module)
+        print(*map(str, map(type, sys.meta_path)))
+    """
+    assert sorted(python(text).split()) == sorted(python(text, begin="").split())
+
+
+def test_what_torch_would_not_have_imported_yet_is_not_found():
+    told = python("""
+        print(hasattr(torch.fx.experimental, "symbolic_shapes"), real())  # no optimiser was made
+        train()
+        print(hasattr(torch.fx.experimental, "no_such_part"), hasattr(torch.nn, "no_such_thing"), real())
+        print(hasattr(torch.fx.experimental, "symbolic_shapes"), real())
+    """)
+    assert told.split("\n")[:3] == ["False False", "False False False", "True True"]
+
+
+def test_what_is_set_on_it_is_set_on_the_real_one():
+    told = python("""
+        import torch._dynamo as early
+        train()
+        early.mine = 1
+        early.disable = "patched"
+        print(sys.modules["torch._dynamo"].mine, early.mine, torch._dynamo.disable, real())
+        del early.mine
+        print(hasattr(torch._dynamo, "mine"))
+    """)
+    assert told.split() == ["1", "1", "patched", "True", "False"]
+
+
+def test_what_an_optimiser_was_given_before_is_not_compiled_either():
+    told = python("""
+        _, optimizer = train()
+        wrapped = torch.optim.Optimizer.zero_grad.__wrapped__
+        print(hasattr(wrapped.__dynamo_disable, "_torchdynamo_disable"))
+        torch._dynamo.reset()
+        print(wrapped.__dynamo_disable._torchdynamo_disable)
+        optimizer.zero_grad()
+    """)
+    assert told.split() == ["False", "True"]
+
+
+def test_whoever_looks_at_every_module_there_is_imports_nothing():
+    told = python("""
+        import inspect, unittest, warnings
+        train()
+        class Test(unittest.TestCase):
+            def runTest(self):
+                with self.assertWarns(UserWarning):
+                    warnings.warn("careful")
+        assert unittest.TextTestRunner().run(Test()).wasSuccessful()
+        inspect.getmodule(train)
+        [getattr(module, "__version__", None) for module in list(sys.modules.values())]
+        print(real())
+    """)
+    assert told.split() == ["False"]
+
+
+def test_threads_that_ask_at_once_have_the_same_one():
+    told = python("""
+        import threading
+        train()
+        early, found, barrier = torch._dynamo, [], threading.Barrier(4)
+        def ask():
+            barrier.wait()
+            found.append(early.config)
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        print(len(found), {id(one) for one in found} == {id(sys.modules["torch._dynamo.config"])})
+    """)
+    assert told.split() == ["4", "True"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "stands_in"),
+    [
+        ("import torch\ndef step():\n    import torch._dynamo\n    torch._dynamo.graph_break()\n", True),
+        ("def step():\n    torch._dynamo.graph_break()\n    torch._dynamo.something_new()\n", False),
+        ("def step():\n    from torch._dynamo import something\n", False),
+        ("def step():\n    '''As `torch._dynamo.something`.'''  # torch._dynamo.something()\n", True),
+    ],
+)
+def test_a_torch_whose_optimisers_ask_for_more_is_left_alone(tmp_path, optimizer, stands_in):
+    files = {
+        "torch/__init__.py": "import torch._compile, torch.optim.optimizer",
+        "torch/_compile.py": "def disabled(fn):\n    import torch._dynamo\n    return torch._dynamo.disable(fn)\n",
+        "torch/optim/__init__.py": "",
+        "torch/optim/optimizer.py": optimizer,
+        "torch/_dynamo/__init__.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-c", "import torch, standin; print(standin.stand_in(), standin.stand_in())"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{WARM}"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [str(stands_in)] * 2
+
+
+SUITE = """
+    import sys, warnings, pytest, torch
+    from torch import nn
+
+    def step(net):
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        net(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+
+    def test_learns(): step(nn.Linear(2, 2))
+    def test_refused():
+        with pytest.raises(ValueError, match="empty parameter list"):
+            torch.optim.SGD([], lr=0.1)
+    def test_fails(): torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=-1)
+    def test_twice():
+        net = nn.Linear(2, 2)
+        with pytest.warns(UserWarning, match="duplicate parameters") as found:
+            torch.optim.SGD([*net.parameters(), *net.parameters()], lr=0.1)
+        assert len(found) == 1
+    def test_part():
+        step(nn.Linear(2, 2))
+        assert torch.fx.experimental.symbolic_shapes.ShapeEnv
+    def test_compiled():
+        net = nn.Linear(2, 2)
+        step(net)
+        assert torch.compile(net, backend="eager")(torch.ones(1, 2)).shape == (1, 2)
+    def test_checkpointed():
+        from torch.utils.checkpoint import checkpoint
+        checkpoint(nn.Linear(2, 2), torch.ones(1, 2), use_reentrant=False).sum().backward()
+    def test_patched(monkeypatch):
+        import torch._dynamo
+        monkeypatch.setattr(torch._dynamo, "graph_break", None)
+        with pytest.raises(TypeError):
+            step(nn.Linear(2, 2))
+"""
+
+
+def test_a_suite_ends_as_it_does_on_plain_workers(tmp_path):
+    suite = tmp_path / "test_it.py"
+    suite.write_text(textwrap.dedent(SUITE))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"modules": ["torch"]}))
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "MLTIERS", "COV"))}
+    env |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(SOURCE), "OPENBLAS_NUM_THREADS": "1"}
+    lines = []
+    for how in (["-m", "pytest"], [str(WARM / "start.py"), str(report), "--"]):
+        words = [sys.executable, *how, "-p", "pytest_mltiers", "-p", "xdist", "-n", "2", "-rA", "--tb=no", "-q"]
+        done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
+        lines.append(sorted(line for line in done.stdout.splitlines() if line.startswith(("PASSED", "FAILED"))))
+
+    assert json.loads(report.read_text())["warm"]
+    assert lines[0] == lines[1]
+    assert [line.split("::")[1].split()[0] for line in lines[0] if line.startswith("FAILED")] == ["test_fails"]
+    assert len(lines[0]) == 8
