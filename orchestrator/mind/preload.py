@@ -31,8 +31,9 @@ _STRING = re.compile(r"""["']([\w.]+)["']""")
 _PLUGIN_OPTION = re.compile(r"(?:^|[\s\"'])-p[\s\"',=]*([A-Za-z_][\w.]*)")
 
 _COMPILES = re.compile(
-    r"\btorch\.(?:compile|cond|export|onnx|_dynamo|_inductor|utils\.checkpoint)\b"
-    r"|^\s*from torch import .*\b(?:compile|export)\b|\b(?:make_fx|fully_shard|DistributedDataParallel)\(",
+    r"\btorch\.(?:compile|cond|_dynamo|_inductor|export\.export|onnx\.export|utils\.checkpoint\.checkpoint)\b"
+    r"|^\s*from torch import .*\bcompile\b|^\s*from torch\.(?:export|utils\.checkpoint) import"
+    r"|\b(?:make_fx|fully_shard|DistributedDataParallel)\(",
     re.MULTILINE,
 )
 _SAYS_MEMORY = "gpu_memory"

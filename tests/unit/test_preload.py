@@ -104,6 +104,8 @@ TRAINS = "from torch import nn, compile\ndef train(): ...\n"
         ({"test_a.py": "import torch", "test_b.py": "import torch", "conftest.py": COMPILES}, True),
         ({"test_a.py": "import re, torch\nA = re.compile('a')\nB = torch.compiler\ntorch.optim.SGD([])\n" * 2}, False),
         ({"test_a.py": COMPILES.replace("torch", "other") * 2}, False),
+        ({"test_a.py": "import torch.onnx, torch.export, torch.utils.checkpoint\n" * 2}, False),
+        ({"test_a.py": "import torch\n", "conftest.py": "from torch.utils.checkpoint import checkpoint"}, True),
     ],
 )
 def test_what_torch_imports_to_compile_is_known(files: dict[str, str], *, ahead: bool) -> None:
