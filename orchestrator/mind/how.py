@@ -26,7 +26,6 @@ BY_TURNS = (
     "--continue-on-collection-errors",
     *("-p", "no:randomly"),
 )
-BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")  # in the order OpenBLAS asks them
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -72,7 +71,7 @@ def how_here(
     if planned.benchmark and python.benchmark is None:
         notes.append("no benchmark can be read: pytest-benchmark is not installed")
     env |= _threads(workers, machine, env)
-    warm = _warmth(tier, planned.name, python, machine, env, workers=workers)
+    warm = _warmth(tier, planned.name, python, machine, workers=workers)
     if warm is not None and (told := said(warm, workers=workers)) is not None:
         details.append(told)
     return replace(
@@ -120,8 +119,7 @@ def _processes(
         return _Processes(count=fit, notes=notes, details=tuple(details))
     warm = {}
     for count in candidates(fit):
-        threads = {**tier.env, **_threads(count, machine, tier.env)}
-        warm[count] = is_warm(_warmth(tier, planned.name, python, machine, threads, workers=count))
+        warm[count] = is_warm(_warmth(tier, planned.name, python, machine, workers=count))
     conditions = Conditions(machine=machine.fingerprint, coverage=planned.coverage)
     choice = choice_of(records, conditions, warm)
     if choice is None:
@@ -135,13 +133,8 @@ def _threads(workers: int, machine: Machine, env: Mapping[str, str]) -> dict[str
     return dict.fromkeys(unset, str(max(1, machine.cpus // max(1, workers))))
 
 
-def _warmth(
-    tier: Tier, name: str, python: PythonFacts, machine: Machine, env: Mapping[str, str], *, workers: int
-) -> Warmth | None:
-    inherited = {**machine.variables, **env}
-    blas = next((inherited[name] for name in BLAS_VARIABLES if name in inherited), None)
-    suite = machine.suites.get(name)
-    return warmth(tier.warm, tier.preload, suite, python, workers=workers, threads=blas)
+def _warmth(tier: Tier, name: str, python: PythonFacts, machine: Machine, *, workers: int) -> Warmth | None:
+    return warmth(tier.warm, tier.preload, machine.suites.get(name), python, workers=workers)
 
 
 def _command(

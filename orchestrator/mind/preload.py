@@ -173,32 +173,19 @@ def _names(path: str, read: Read) -> Iterator[str]:
 
 
 def warmth(
-    wanted: bool | str,
-    modules: Sequence[str] | str,
-    suite: Suite | None,
-    python: PythonFacts,
-    *,
-    workers: int,
-    threads: str | None = None,
+    wanted: bool | str, modules: Sequence[str] | str, suite: Suite | None, python: PythonFacts, *, workers: int
 ) -> Warmth | None:
-    """Whether the tier's workers are forked, and why not. ``wanted``, ``modules``: `warm` and `preload` as configured;
-    ``threads``: how many OpenBLAS is told to start in each worker.
+    """Whether the tier's workers are forked, and why not. ``wanted``, ``modules``: `warm` and `preload` as configured.
 
     None: there is nothing to fork, or nobody wants it. Of one process alone, which can only be forked from a process
     that is kept for the run, it is not said why it is not.
     """
-    found = _warmth(wanted, modules, suite, python, workers=workers, threads=threads)
+    found = _warmth(wanted, modules, suite, python)
     return found if workers > 1 or (found is not None and found.warm) else None
 
 
 def _warmth(
-    wanted: bool | str,
-    modules: Sequence[str] | str,
-    suite: Suite | None,
-    python: PythonFacts,
-    *,
-    workers: int,
-    threads: str | None,
+    wanted: bool | str, modules: Sequence[str] | str, suite: Suite | None, python: PythonFacts
 ) -> Warmth | None:
     if wanted is False:
         return None
@@ -209,14 +196,7 @@ def _warmth(
     if modules != "auto":
         early = tuple(module for module in modules if module in suite.modules)
         suite = replace(suite, modules=early, later=tuple(module for module in modules if module not in early))
-    sets = () if wanted is True else suite.sets
-    if threads != "1" and wanted == "auto" and (suite.modules or suite.later):
-        count = f"{threads} threads" if threads else "threads for every core"
-        why = f"NumPy starts {count} when it is imported, and threads cannot be forked"
-        # One process alone has pytest imported for it all the same.
-        alone = replace(suite, modules=(), later=(), sets=sets)
-        return Warmth(warm=True, reason=why, suite=alone) if workers == 1 else Warmth(warm=False, reason=why)
-    return Warmth(warm=True, reason="", suite=replace(suite, sets=sets))
+    return Warmth(warm=True, reason="", suite=replace(suite, sets=() if wanted is True else suite.sets))
 
 
 def keeping(tiers: Sequence[TierPlan]) -> Keeping | None:

@@ -74,7 +74,7 @@ def mode_of(plan: TierPlan, result: TierResult) -> Mode:
 
 
 def is_warm(warmth: Warmth | None) -> bool:
-    """Whether all that could be imported ahead is."""
+    """Whether what can be imported ahead is. A reason: of an earlier mltiers, which then imported pytest alone."""
     return warmth is not None and warmth.warm and not warmth.reason
 
 

@@ -37,7 +37,7 @@ class Warmth(Struct, frozen=True, kw_only=True):
     """Whether a tier's processes are forked from one that has imported ``suite.modules``, or why not."""
 
     warm: bool
-    reason: str  # also where ``suite`` has been left without modules
+    reason: str  # why it is not
     suite: Suite = Suite()
 
 

@@ -597,6 +597,32 @@ def test_without_the_fork_server_workers_are_plain(run):
     assert done.outcomes == {"test_it::test_it": "passed"}
 
 
+@pytest.mark.parametrize("threads", ["2", "1"])
+def test_the_threads_of_openblas_end_before_a_fork_and_are_back_after_it(run, threads):
+    numpy = pytest.importorskip("numpy")
+    if numpy.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"] != "scipy-openblas":
+        pytest.skip("this NumPy has another BLAS than OpenBLAS")
+    text = (
+        TELL
+        + """
+    import numpy, pytest
+    @pytest.mark.parametrize("n", range(2))
+    def test_it(n):
+        a = numpy.random.default_rng(n).random((500, 500))
+        product = a @ a
+        assert numpy.allclose(product[7, :9], [sum(a[7] * a[:, k]) for k in range(9)])
+        tell(os.environ["PYTEST_XDIST_WORKER"], len(os.listdir("/proc/self/task")))
+"""
+    )
+    plain = run(text, warm=None, env={"OPENBLAS_NUM_THREADS": threads})
+    warm = run(text, warm={"modules": ["numpy"]}, env={"OPENBLAS_NUM_THREADS": threads})
+
+    assert plain.code == warm.code == 0, warm.out
+    assert warm.report["warm"], warm.report
+    assert warm.report["modules"] == ["numpy"]
+    assert sorted(warm.told) == sorted(plain.told)
+
+
 def test_a_process_with_threads_is_not_forked(run, installed):
     customize = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     (installed / "sitecustomize.py").write_text(customize)

@@ -130,7 +130,7 @@ def test_whether_tests_say_how_much_of_a_gpu_they_need(files: dict[str, str], *,
 
 SUITE = Suite(modules=("torch", "torch.nn", "numpy"), own=("mine",), sets=("A",))
 DEFAULTS: dict[str, object] = {
-    "wanted": "auto", "modules": "auto", "suite": SUITE, "python": PYTHON, "workers": 2, "threads": "1",
+    "wanted": "auto", "modules": "auto", "suite": SUITE, "python": PYTHON, "workers": 2,
 }  # fmt: skip
 
 
@@ -140,13 +140,9 @@ DEFAULTS: dict[str, object] = {
         ({}, "warm workers: forked from one process that has imported what there is of torch, numpy"),
         ({"wanted": False}, None),
         ({"workers": 1}, "warm: forked from one process that has imported what there is of torch, numpy"),
-        ({"workers": 1, "threads": "4"}, "nothing is said"),
         ({"suite": None}, "plain workers: only on Linux"),
         ({"python": PythonFacts(executable="p", version="3.9.1")}, "plain workers: Python 3.9.1 is older than 3.10"),
         ({"suite": Suite()}, "nothing is said"),
-        ({"suite": Suite(), "threads": "4"}, "nothing is said"),
-        ({"threads": "4"}, "plain workers: NumPy starts 4 threads"),
-        ({"threads": None}, "plain workers: NumPy starts threads for every core"),
         ({"modules": ("jax",)}, "warm workers: forked from one process that has imported what there is of jax"),
     ],
 )

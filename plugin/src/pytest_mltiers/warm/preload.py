@@ -13,6 +13,7 @@ import os
 import site
 import sys
 import sysconfig
+import warnings
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -104,7 +105,7 @@ def preload(modules: Iterable[str], around: Surroundings, environment: WatchedEn
     """
     plugins = plugin_packages()
     descriptors, children = _descriptors(), _children()
-    if len(_tasks()) > 1:
+    if _other_threads():
         raise NotWarm("this Python has threads before it has imported anything")
     monitoring = getattr(sys, "monitoring", None)
     tools = [monitoring.get_tool(number) for number in range(6)] if monitoring is not None else []
@@ -154,8 +155,8 @@ def settle() -> None:
 
 def why_not_now(modules: dict[str, ModuleType] = sys.modules) -> str | None:
     """What speaks against a fork at this moment."""
-    if len(_tasks()) > 1:
-        return f"it has {len(_tasks())} threads"
+    if others := _other_threads():
+        return f"it has {others + 1} threads"
     torch = modules.get("torch")
     try:
         if torch is not None and torch.cuda.is_initialized():
@@ -231,14 +232,37 @@ def _left_behind(descriptors: set[tuple[str, str]], children: set[str]) -> str |
     """What has been started or opened since there were these file descriptors and children."""
     if _children() - children:
         return "starts a process"
-    if len(_tasks()) > 1:
-        return f"starts {len(_tasks()) - 1} thread(s)"
+    if others := _other_threads():
+        return f"starts {others} thread(s)"
     opened = _descriptors() - descriptors
     return f"opens the file {min(opened)[1]}" if opened else None
 
 
-def _tasks() -> list[str]:
-    return os.listdir("/proc/self/task")  # noqa: PTH208
+def _other_threads() -> int:
+    """How many threads there are besides this one, once those have ended that end before a fork.
+
+    OpenBLAS starts one for every core when NumPy is imported. Before a fork it ends them all (``pthread_atfork``, in
+    its ``driver/others/memory.c``), and whoever then has work for them, parent or child, starts them again.
+    """
+    tasks = _tasks()
+    if tasks > 1 and _has_openblas():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a fork beside threads, from Python 3.12 on
+            pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        tasks = _tasks()
+    return tasks - 1
+
+
+def _tasks() -> int:
+    return len(os.listdir("/proc/self/task"))  # noqa: PTH208
+
+
+def _has_openblas() -> bool:
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+        return "openblas" in file.read()
 
 
 def _descriptors() -> set[tuple[str, str]]:
