@@ -597,6 +597,32 @@ def test_without_the_fork_server_workers_are_plain(run):
     assert done.outcomes == {"test_it::test_it": "passed"}
 
 
+def test_of_what_is_finalised_only_torchs_operators_are_left(run, installed):
+    (installed / "torch").mkdir()
+    (installed / "torch" / "__init__.py").write_text("import torch.library\n")
+    (installed / "torch" / "library.py").write_text("""
+import os, weakref
+def _del_library(what):
+    with open(os.environ["TOLD"], "a") as file: file.write(what + "\\n")
+class Library: pass
+KEPT = Library()
+weakref.finalize(KEPT, _del_library, "operators")
+""")
+    text = (
+        TELL
+        + """
+    import weakref, torch
+    class Mine: pass
+    MINE = Mine()
+    def test_it(): weakref.finalize(MINE, tell, "mine")
+"""
+    )
+    assert set(run(text, warm=None).told) == {"mine", "operators"}
+    warm = run(text, warm={"later": ["torch"]})
+    assert warm.report["modules"] == ["torch"], warm.report
+    assert warm.told == ["mine"]
+
+
 @pytest.mark.parametrize("threads", ["2", "1"])
 def test_the_threads_of_openblas_end_before_a_fork_and_are_back_after_it(run, threads):
     numpy = pytest.importorskip("numpy")

@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 import types
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NoReturn
@@ -133,6 +134,8 @@ def leave(code: int | None) -> NoReturn:
     with suppress(BaseException):
         threading._shutdown()  # type: ignore[attr-defined]
     with suppress(BaseException):
+        _leave_operators()
+    with suppress(BaseException):
         atexit._run_exitfuncs()
     if any(name in os.environ for name in WATCHED_ENDS) and code is not None:
         sys.exit(code)
@@ -152,6 +155,16 @@ def leave(code: int | None) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     os._exit(code if code is not None else 130)
+
+
+def _leave_operators() -> None:
+    """Have torch's operators not taken back one by one at the end: their registrations end with the process."""
+    take_back = getattr(sys.modules.get("torch.library"), "_del_library", None)
+    if take_back is not None:
+        for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+            found = finalizer.peek()
+            if found is not None and found[1] is take_back:
+                finalizer.atexit = False
 
 
 def _writes_a_file() -> bool:
