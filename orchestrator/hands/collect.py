@@ -16,19 +16,20 @@ from typing import Any
 from msgspec import structs
 from msgspec.structs import replace
 
+from orchestrator.hands.stream import Stream
 from orchestrator.mind.order import schedule_note
 from orchestrator.mind.readers.benchmark import BenchmarkReport, read_benchmarks
 from orchestrator.mind.readers.comparison import read_comparison
 from orchestrator.mind.readers.coverage import read_coverage
 from orchestrator.mind.readers.document import BrokenReportError, load_json_object
-from orchestrator.mind.readers.events import EventLog, read_events
+from orchestrator.mind.readers.events import EventLog
 from orchestrator.mind.readers.junit import read_junit
 from orchestrator.mind.readers.junit_writer import write_junit
 from orchestrator.mind.readers.merge import merge_tests
 from orchestrator.mind.records.contexts import read_contexts
 from orchestrator.mind.render.documents import result_document
 from orchestrator.mind.workers import phases_of
-from orchestrator.tools.evidence import MOST_BYTES, lines, read_file
+from orchestrator.tools.evidence import MOST_BYTES, read_file
 from orchestrator.words.plan import TierPlan
 from orchestrator.words.results import (
     Benchmark,
@@ -47,9 +48,13 @@ _LONGEST = 500  # characters of a dotted name that may be a file's
 _STOPPED = (Ending.DEADLINE, Ending.CANCELLED)
 
 
-def collect_run(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path, sha: str | None) -> TierResult:
-    """The result of a tier that just ran here. Writes what it owes: ``result.json``, a JUnit file."""
-    result = collect_tier(plan, outcome, folder, root=root)
+def collect_run(
+    plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path, sha: str | None, stream: Stream | None = None
+) -> TierResult:
+    """The result of a tier that just ran here. Writes what it owes: ``result.json``, a JUnit file. ``stream``: its
+    events, as far as they were read while it ran.
+    """
+    result = collect_tier(plan, outcome, folder, root=root, stream=stream)
     gone = [path for path in plan.paths if not (root / path.partition("::")[0]).exists()]
     if gone and not result.tests:  # xdist's workers keep to themselves that pytest told them so
         result = replace(result, problems=(f"`paths` names what is not there: {', '.join(gone)}", *result.problems))
@@ -62,13 +67,15 @@ def collect_run(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path, s
     return result
 
 
-def collect_tier(plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path) -> TierResult:
+def collect_tier(
+    plan: TierPlan, outcome: Outcome, folder: Path, *, root: Path, stream: Stream | None = None
+) -> TierResult:
     """Everything known about one tier. Changes nothing, and never raises for what is in the folder."""
     problems = list(outcome.problems)
     junit = read_file(folder / "junit.xml", read_junit, problems)
     if junit is not None and outcome.ending is Ending.UNKNOWN and not outcome.seconds:
         outcome = replace(outcome, seconds=junit.seconds)  # it came without a result.json
-    log = read_file(folder / "events.jsonl", _events, problems)
+    log = (stream or Stream(folder / "events.jsonl")).log(problems)
     stopped = outcome.ending in _STOPPED
     if stopped and log is not None:
         # pytest may have been writing its report when it was stopped; the stream has every test that ended before.
@@ -185,10 +192,6 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 # --- one file each -------------------------------------------------------------------------------------------------
-
-
-def _events(chunks: Iterator[bytes]) -> EventLog:
-    return read_events(lines(chunks))
 
 
 def _coverage(plan: TierPlan, folder: Path, problems: list[str]) -> tuple[Coverage | None, str | None]:

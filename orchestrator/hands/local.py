@@ -92,7 +92,8 @@ def run_here(
 
     def settle(tier: TierPlan, outcome: Outcome) -> None:
         outcome = _with_contexts(tier, outcome, place, sha=plan.event.sha)
-        result = collect_run(tier, outcome, place.out / tier.name, root=place.root, sha=plan.event.sha)
+        folder, stream = place.out / tier.name, progress.streams.pop(tier.name, None)
+        result = collect_run(tier, outcome, folder, root=place.root, sha=plan.event.sha, stream=stream)
         result = _with_history(tier, result, place, sha=plan.event.sha)
         verdicts[tier.name] = judge_tier(tier, result, changed=place.changed)
         progress.ended(verdicts[tier.name])

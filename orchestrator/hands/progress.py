@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import threading
 import time
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from msgspec import Struct, field
 
+from orchestrator.hands.stream import Stream
+from orchestrator.mind.readers.event_lines import Line
 from orchestrator.mind.render.words import SYMBOLS, budget, counts, duration, plural, shorten, visible
 from orchestrator.words.plan import TierPlan
 from orchestrator.words.verdict import TierVerdict, Verdict
@@ -37,13 +38,17 @@ class _Tally(Struct):
 
 
 class Progress:
-    """Follows the events files of running tiers. ``grouped``: the log is GitHub's, which folds groups of lines."""
+    """Follows the events files of running tiers. ``grouped``: the log is GitHub's, which folds groups of lines.
+
+    ``streams``: what has been read, by tier.
+    """
 
     def __init__(self, stream: TextIO, *, terminal: bool = False, grouped: bool = False) -> None:
         self._stream = stream
         self._grouped = grouped
         self._lock = threading.Lock()
         self._tallies: dict[str, _Tally] = {}
+        self.streams: dict[str, Stream] = {}
         self._bars = _bars(stream) if terminal else None
 
     def close(self) -> None:
@@ -86,56 +91,50 @@ class Progress:
 
     @contextlib.contextmanager
     def following(self, name: str, events: Path) -> Iterator[None]:
-        """Tell of the tests of one tier as its events file grows."""
+        """Read a tier's events file, and tell of its tests, as it grows."""
         over = threading.Event()
-        reader = threading.Thread(target=self._follow, args=(name, events, over), name=f"progress {name}", daemon=True)
-        reader.start()
+        stream = Stream(events)
+        thread = threading.Thread(target=self._follow, args=(name, stream, over), name=f"progress {name}", daemon=True)
+        thread.start()
         try:
             yield
         finally:
             over.set()
-            reader.join(timeout=2)
+            thread.join(timeout=2)
+            if not thread.is_alive():
+                self.streams[name] = stream
 
-    def _follow(self, name: str, events: Path, over: threading.Event) -> None:
-        position, pending = 0, b""
+    def _follow(self, name: str, stream: Stream, over: threading.Event) -> None:
         ended = False
         while not ended:
             ended = over.wait(_INTERVAL)  # and once more after that: what came last is told as well
-            with contextlib.suppress(OSError), events.open("rb") as file:
-                file.seek(position)
-                chunk = file.read(1 << 22)
-                position += len(chunk)
-                *lines, pending = (pending + chunk).split(b"\n")
-                for line in lines:
-                    self._take(name, line)
+            stream.read_on(lambda event: self._take(name, event))
             self._draw(name)
 
-    def _take(self, name: str, line: bytes) -> None:
+    def _take(self, name: str, event: Line) -> None:
         tally = self._tallies.get(name)
-        try:
-            event = json.loads(line)
-            kind = event["event"]
-        except (ValueError, TypeError, KeyError):
-            return  # the reader of results says what is wrong with a line; this only entertains
         if tally is None:
             return
-        if kind == "collected":
-            tally.collected = max(tally.collected, int(event.get("count") or 0))
-        elif kind == "phase" and event.get("outcome") == "failed":
-            node = str(event.get("nodeid"))
-            if node not in tally.nodes:
-                tally.nodes.add(node)
-                tally.failed += 1
-                if tally.failed > _LISTED:
-                    return
-                message = visible(str(event.get("message") or ""))[:160]
-                self._line(f"  {name}: FAILED {shorten(visible(node), 300)}{' · ' + message if message else ''}")
-                if tally.failed == _LISTED:
-                    self._line(f"  {name}: further failures are in the report")
-        elif kind == "retry":
-            self._try_again(name, tally, str(event.get("nodeid")))
-        if kind == "phase" and event.get("phase") == "teardown":
-            tally.done += 1
+        if event.event == "collected":
+            tally.collected = max(tally.collected, event.count)
+        elif event.event == "phase":
+            if event.outcome == "failed":
+                self._failed(name, tally, str(event.nodeid), event.message or "")
+            if event.phase == "teardown":
+                tally.done += 1
+        elif event.event == "retry":
+            self._try_again(name, tally, str(event.nodeid))
+
+    def _failed(self, name: str, tally: _Tally, node: str, message: str) -> None:
+        if node in tally.nodes:
+            return
+        tally.nodes.add(node)
+        tally.failed += 1
+        if tally.failed <= _LISTED:
+            said = visible(message)[:160]
+            self._line(f"  {name}: FAILED {shorten(visible(node), 300)}{' · ' + said if said else ''}")
+        if tally.failed == _LISTED:
+            self._line(f"  {name}: further failures are in the report")
 
     def _try_again(self, name: str, tally: _Tally, node: str) -> None:
         """A failure that may yet turn out to be none."""

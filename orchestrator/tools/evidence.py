@@ -19,9 +19,14 @@ T = TypeVar("T")
 
 def read_file(path: Path, reader: Callable[[Iterator[bytes]], T], problems: list[str]) -> T | None:
     """What ``reader`` makes of the file, or None where there is none; what is wrong with it goes to ``problems``."""
+    return open_file(path, lambda file: reader(chunks(file)), problems)
+
+
+def open_file(path: Path, reader: Callable[[BinaryIO], T], problems: list[str]) -> T | None:
+    """The same for a reader that wants the file itself."""
     try:
         with _open_plain(path) as file:
-            return reader(_chunks(file))
+            return reader(file)
     except FileNotFoundError:
         return None
     except BrokenReportError as error:
@@ -44,15 +49,16 @@ def _open_plain(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """What is left of a file, in pieces."""
     while chunk := file.read(_CHUNK):
         yield chunk
 
 
-def lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """The lines of a file, without their ends."""
     pending = b""
-    for chunk in chunks:
+    for chunk in pieces:
         *lines, pending = (pending + chunk).split(b"\n")
         yield from lines
         if len(pending) > _LINE:  # no line of ours is that long: let the reader say so, and do not hoard it

@@ -6,7 +6,7 @@ that is no problem. Whatever else is not as it should be is one, and never an ex
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from msgspec import Struct, field
@@ -84,15 +84,18 @@ class EventLog(Struct, frozen=True, kw_only=True):
 
 def read_events(lines: Iterable[bytes]) -> EventLog:
     """The stream in ``lines``, with or without their line breaks. Never raises for what is in them."""
-    reader = _Reader()
+    reader = EventReader()
     reader.read(lines)
     return reader.log()
 
 
-class _Reader:
-    """The state of one pass."""
+class EventReader:
+    """What has been read of a stream so far, which may still be growing."""
 
     def __init__(self) -> None:
+        self._number = 0  # of the last line
+        self._torn: str | None = None  # what is wrong with the last line, which may end anywhere
+        self._foreign = False  # of a version that is not read
         self.flaws = Flaws()
         self.sessions: list[Session] = []
         self.collection: dict[str, TestResult] = {}
@@ -117,7 +120,10 @@ class _Reader:
         self.main_sessions = self.main_ends = 0
         self.exit_status: int | None = None
 
-    def read(self, lines: Iterable[bytes]) -> None:
+    def read(self, lines: Iterable[bytes], *, seen: Callable[[Line], object] | None = None) -> None:
+        """Read the lines that follow, each whole but for the stream's last. ``seen`` is given each event. Never raises
+        for what is in them.
+        """
         take = {
             "start": self._start,
             "phase": self._phase,
@@ -141,24 +147,23 @@ class _Reader:
             "coverage": self._coverage,
             "end": self._end,
         }
-        torn: tuple[int, str] | None = None  # the last line may end anywhere
-        number = 0
-        for number, raw in enumerate(lines, 1):
-            if not raw or raw.isspace():
+        for number, raw in enumerate(lines, self._number + 1):
+            self._number = number
+            if self._foreign or not raw or raw.isspace():
                 continue
-            if torn is not None:
-                self.flaws.add("line", f"line {torn[0]} of events.jsonl is not an event: {torn[1]}")
-                torn = None
+            if self._torn is not None:
+                self.flaws.add("line", self._torn)
+                self._torn = None
             if len(raw) > LINE_LIMIT:
                 self.flaws.add("long", f"line {number} of events.jsonl is longer than {LINE_LIMIT // 2**20} MiB")
                 continue
             try:
                 line = parse_line(raw)
             except (ValueError, RecursionError) as error:
-                torn = (number, shown(str(error)))
+                self._torn = f"line {number} of events.jsonl is not an event: {shown(str(error))}"
                 if not raw.startswith(b"{") or raw.endswith(b"\n"):
-                    self.flaws.add("line", f"line {number} of events.jsonl is not an event: {torn[1]}")
-                    torn = None
+                    self.flaws.add("line", self._torn)
+                    self._torn = None
                 continue
             if not (0.0 <= line.time < _LATEST and 0.0 <= line.seconds < _LATEST):
                 self.flaws.add("time", f"line {number} of events.jsonl has an impossible time")
@@ -169,16 +174,15 @@ class _Reader:
                     f"events.jsonl has version {line.version}, and this mltiers reads version {VERSION}: "
                     "update the older of mltiers and pytest-mltiers",
                 )
-                return
+                self._foreign = True
+                continue
             handle = take.get(line.event)
             if handle is not None:  # an event of a later plugin says nothing that changes the others
                 self.last = line.time if self.last is None else max(self.last, line.time)
                 if not handle(line):
                     self.flaws.add("event", f"line {number} of events.jsonl is no proper {line.event!r} event")
-        if number == 0:
-            self.flaws.add("empty", "events.jsonl is empty")
-        elif not self.sessions and not self.flaws.sentences():
-            self.flaws.add("session", "events.jsonl does not begin with a session")
+                elif seen is not None:
+                    seen(line)
 
     # --- tests -----------------------------------------------------------------------------------------------------
 
@@ -366,6 +370,11 @@ class _Reader:
     # --- all of it -------------------------------------------------------------------------------------------------
 
     def log(self) -> EventLog:
+        """What it says, once all of it has been read."""
+        if self._number == 0:
+            self.flaws.add("empty", "events.jsonl is empty")
+        elif not self.sessions and not self.flaws.sentences():
+            self.flaws.add("session", "events.jsonl does not begin with a session")
         last = self.last or 0.0
         leads = ((node_id, lead_of(runs)) for node_id, runs in self.runs.items())
         named = {crash.worker for crash in self.crashes if crash.node_id is not None}
