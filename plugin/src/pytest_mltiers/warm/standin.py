@@ -45,7 +45,7 @@ def stand_in() -> bool:
     for name, package in list(sys.modules.items()):
         # Torch itself, and whoever else finds parts that are missing, goes on to do so.
         if name.startswith("torch.") and hasattr(package, "__path__") and not hasattr(package, "__getattr__"):
-            _complete(module, package)
+            module.complete(package)
     return True
 
 
@@ -71,7 +71,7 @@ class StandIn(ModuleType):
 
     def __init__(self, spec: ModuleSpec) -> None:
         own = self.__dict__  # what is set from outside is meant for the real one
-        own.update(_given=[], used=False, parts=_Parts(self), _lock=threading.RLock())
+        own.update(_given=[], _completed=[], used=False, parts=_Parts(self), _lock=threading.RLock())
         own.update(__name__=NAME, __doc__=None, __spec__=spec, __loader__=spec.loader, __package__=NAME)
         own.update(__file__=spec.origin, __path__=list(spec.submodule_search_locations or ()))
 
@@ -102,12 +102,31 @@ class StandIn(ModuleType):
                 if torch.get("_dynamo") is self:
                     del torch["_dynamo"]
         real = importlib.import_module(NAME)
+        while self._completed:
+            vars(self._completed.pop()).pop("__getattr__", None)
         given: list[tuple[Any, Any, Any, Callable[..., Any]]] = self._given
         while given:  # torch finds by them what not to compile
             function, args, kwargs, ours = given.pop()
             if getattr(function, _CACHE, None) is ours:
                 setattr(function, _CACHE, real.disable(function, *args, **kwargs))
         return real
+
+    def complete(self, package: ModuleType) -> None:
+        """Have a package of torch find the parts that the real one's import would have brought it, from when torch
+        would have imported that: nobody imports ``torch.fx.experimental.symbolic_shapes`` who finds it there anyway.
+        """
+
+        def __getattr__(name: str) -> Any:  # noqa: N807
+            asked_by = sys._getframe(1).f_globals.get("__name__")  # `from … import` looks before it imports
+            waits = self.used and sys.modules.get(NAME) is self and asked_by != "importlib._bootstrap"
+            if waits and not name.startswith("__") and _is_part(package, name):
+                self.replace()
+                if name in vars(package):
+                    return vars(package)[name]
+            raise AttributeError(f"module {package.__name__!r} has no attribute {name!r}")
+
+        vars(package)["__getattr__"] = __getattr__
+        self._completed.append(package)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name != "__all__":  # whoever looks at every module there is
@@ -151,23 +170,6 @@ class _ThereAlready:
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self._spec
-
-
-def _complete(module: StandIn, package: ModuleType) -> None:
-    """Have a package of torch find the parts that the real module's import would have brought it, from when torch would
-    have imported that: nobody imports ``torch.fx.experimental.symbolic_shapes`` who finds it there anyway.
-    """
-
-    def __getattr__(name: str) -> Any:  # noqa: N807
-        asked_by = sys._getframe(1).f_globals.get("__name__")  # `from … import` looks before it imports
-        waits = module.used and sys.modules.get(NAME) is module and asked_by != "importlib._bootstrap"
-        if waits and not name.startswith("__") and _is_part(package, name):
-            module.replace()
-            if name in vars(package):
-                return vars(package)[name]
-        raise AttributeError(f"module {package.__name__!r} has no attribute {name!r}")
-
-    vars(package)["__getattr__"] = __getattr__
 
 
 def _is_part(package: ModuleType, name: str) -> bool:
