@@ -370,6 +370,9 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> _UnreadableError:
     problem, context = str(error.problem or error), str(error.context or "")
     character = text[mark.index : mark.index + 1] if mark else ""
     remedy = ""
+    if "maximum nesting depth" in problem:  # libyaml looks ahead, and has a limit of its own
+        position = Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)
+        return _UnreadableError(position, f"nested deeper than {MAX_DEPTH} levels")
     if "scanning a tag" in context:
         mark, remedy = begin, ". An unquoted ! begins a YAML tag: put quotes around the text"
     elif "scanning an alias" in context or "scanning an anchor" in context:
