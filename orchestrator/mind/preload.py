@@ -204,8 +204,8 @@ def keeping(tiers: Sequence[TierPlan]) -> Keeping | None:
 
     It imports what all of these tiers import: one that had imported more could be told apart. A tier that has less than
     half of that in common with those before it is not one of them, nor is one that imports nothing ahead, unless none
-    does. For one tier alone it imports what its controller
-    needs, too, or what its tests are sure to.
+    does. For one tier alone that starts at once it imports what its controller needs, too, or what its tests are sure
+    to.
     """
     warm = [
         tier for tier in tiers if tier.run and tier.where == "here" and tier.warmth is not None and tier.warmth.warm
@@ -213,16 +213,21 @@ def keeping(tiers: Sequence[TierPlan]) -> Keeping | None:
     warm.sort(key=lambda tier: (not _brought(tier), bool(tier.needs), -tier.priority))
     if not warm:
         return None
-    first = warm[0]
+    # One process alone has as many threads as there are cores, each of several workers has its part: their variables
+    # differ, and so do their processes. Where only one of the two can be kept, workers gain more by it.
+    alike = max(
+        ([tier for tier in warm if _kind(tier) == kind] for kind in dict.fromkeys(map(_kind, warm))),
+        key=lambda group: (any(map(_brought, group)), len(group), max(tier.workers for tier in group) > 1),
+    )
+    first = alike[0]
     common = _brought(first)
     served = [first]
-    for tier in warm[1:]:
+    for tier in alike[1:]:
         shared = [module for module in common if module in _brought(tier)]
-        alike = tier.command[:1] == first.command[:1] and tier.env == first.env
-        if alike and 2 * len(shared) >= len(common):
+        if 2 * len(shared) >= len(common):
             common = shared
             served.append(tier)
-    if len(served) == 1:
+    if len(served) == 1 and not first.needs:
         early = _suite(first).modules if first.workers > 1 else [module for module in common if module != LAZY]
         common = [module for module in common if module in early]
     suites = [_suite(tier) for tier in served]
@@ -234,6 +239,11 @@ def keeping(tiers: Sequence[TierPlan]) -> Keeping | None:
         rewritten=tuple(sorted({name for suite in suites for name in suite.rewritten})),
         tiers=frozenset(tier.name for tier in served),
     )
+
+
+def _kind(tier: TierPlan) -> tuple[object, ...]:
+    """What two tiers have in common that can be forked from one process."""
+    return (*tier.command[:1], *sorted(tier.env.items()))
 
 
 def _suite(tier: TierPlan) -> Suite:

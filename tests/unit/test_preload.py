@@ -191,13 +191,19 @@ COLD = Warmth(warm=False, reason="x")
         ([tier("a"), tier("b", "jax", "numpy")], "a", "torch numpy"),
         ([tier("a", "torch", ""), tier("b", "numpy", "torch", workers=1)], "a b", "torch"),
         # One that imports nothing ahead comes last, and is served only where none does.
-        ([tier("a", "", "", workers=1), tier("b", needs=("a",))], "b", "torch numpy"),
+        ([tier("a", "", "", workers=1), tier("b")], "b", "torch numpy"),
+        # There is time for more where another tier runs before it.
+        ([tier("a", "", "", workers=1), tier("b", needs=("a",))], "b", "torch numpy torch._dynamo"),
         ([tier("a", "", "", workers=1), tier("b", "", "", needs=("a",))], "a b", ""),
         # Another Python, another environment, cold, elsewhere, not at all.
         ([tier("a"), tier("b", command=("other", "-m", "pytest"))], "a", "torch numpy"),
         ([tier("a"), tier("b", env={"A": "2"})], "a", "torch numpy"),
         ([tier("a", warmth=COLD), tier("b")], "b", "torch numpy"),
         ([tier("a", where="dispatched"), tier("b", run=False), tier("c")], "c", "torch numpy"),
+        # One process has other threads than several workers; these gain more, but not more than two tiers do.
+        ([tier("a", workers=1, env={}), tier("b")], "b", "torch numpy"),
+        ([tier("a", workers=1, env={}), tier("b"), tier("c", workers=1, env={})], "a c", "torch numpy torch._dynamo"),
+        ([tier("a", "", "", env={}), tier("b", "", "", env={}), tier("c")], "c", "torch numpy"),
         # The first to start is the one that it is made for.
         ([tier("a", "jax"), tier("b", priority=1)], "b", "torch numpy"),
         ([tier("a", "jax", needs=("b",)), tier("b")], "b", "torch numpy"),
