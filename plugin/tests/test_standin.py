@@ -47,6 +47,19 @@ def python(text: str, *, begin: str = "import torch, standin\nassert standin.sta
     return done.stdout
 
 
+def test_it_changes_nothing_of_torch_but_what_finds_parts():
+    text = """
+        import sys, torch, standin
+        ours = {name: module for name, module in sys.modules.items() if name.startswith("torch")}
+        before = {name: set(getattr(module, "__dict__", {})) for name, module in ours.items()}
+        standin.stand_in()
+        for name in before:
+            if more := set(getattr(sys.modules[name], "__dict__", {})) - before[name] - {"__getattr__"}:
+                print(name, *more)
+    """
+    assert python("", begin=textwrap.dedent(text)) == "torch _dynamo\n"
+
+
 def test_no_optimiser_needs_the_real_one():
     told = python("""
         kinds = {name: kind for name, kind in vars(torch.optim).items()

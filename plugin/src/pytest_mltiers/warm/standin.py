@@ -43,8 +43,10 @@ def stand_in() -> bool:
     vars(sys.modules["torch"])["_dynamo"] = module
     sys.meta_path.insert(0, module.parts)
     for name, package in list(sys.modules.items()):
-        # Torch itself, and whoever else finds parts that are missing, goes on to do so.
-        if name.startswith("torch.") and hasattr(package, "__path__") and not hasattr(package, "__getattr__"):
+        # Torch itself, and whoever else finds parts that are missing, goes on to do so. Nobody is asked: `torch.ops`
+        # has whatever it is asked for, from then on.
+        own = getattr(package, "__dict__", {})
+        if name.startswith("torch.") and "__path__" in own and "__getattr__" not in own:
             module.complete(package)
     return True
 
