@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from orchestrator.mind.fit import Selection, TestFacts, select
 from orchestrator.mind.records import Record
 from orchestrator.mind.records.contexts import Contexts
-from orchestrator.mind.records.history import estimates, last_outcomes
+from orchestrator.mind.records.history import Estimate, estimates, last_outcomes
 from orchestrator.words.plan import TierPlan
 from orchestrator.words.results import Ending, TestResult, TierResult
 
@@ -64,16 +64,17 @@ def order_of(
     nodes = _nodes(known)
     if not nodes:
         return Order()
-    took = {node: estimate.seconds for node, estimate in estimates(known).items()}
-    outcomes = last_outcomes(known)
+    learnt = estimates(known, of=None if plan.fit else nodes)  # a fit's costs are those of whole runs
+    took = {node: estimate.seconds for node, estimate in learnt.items()}
+    outcomes = last_outcomes(known, nodes)
     waiting = _waiting(known)
     failed = sorted(
         (node for node in nodes if node in outcomes and outcomes[node].bad), key=lambda node: took.get(node, 0.0)
     )
     selection = None
     if plan.fit:
-        facts = _facts(nodes, known, contexts=contexts, touched=touched or {}, failed=failed, waiting=waiting)
-        startup, slack = _costs(known)
+        facts = _facts(nodes, known, learnt, contexts=contexts, touched=touched or {}, failed=failed, waiting=waiting)
+        startup, slack = _costs(known, learnt)
         selection = select(
             facts,
             seconds=plan.budget,
@@ -174,6 +175,8 @@ def _nodes(records: Sequence[Record]) -> list[str]:
 
 def _waiting(records: Sequence[Record]) -> set[str]:
     """The tests that were deferred and have not been run since."""
+    if not any(record.tier.result is not None and record.tier.result.deferred for record in records):
+        return set()
     seen: set[str] = set()
     waiting: set[str] = set()
     for record in records:
@@ -187,13 +190,13 @@ def _waiting(records: Sequence[Record]) -> set[str]:
 def _facts(
     nodes: Sequence[str],
     records: Sequence[Record],
+    known: Mapping[str, Estimate],
     *,
     contexts: Contexts | None,
     touched: Mapping[str, int],
     failed: Sequence[str],
     waiting: set[str],
 ) -> list[TestFacts]:
-    known = estimates(records)
     bad = set(failed)
     runs: dict[str, int] = {}
     flaky: set[str] = set()
@@ -224,9 +227,8 @@ def _facts(
     return facts
 
 
-def _costs(records: Sequence[Record]) -> tuple[float, float]:
+def _costs(records: Sequence[Record], known: Mapping[str, Estimate]) -> tuple[float, float]:
     """Seconds of a run that are not its tests', and how much longer its tests took than estimated, as a factor."""
-    known = estimates(records)
     beside: list[float] = []
     factors: list[float] = []
     for record in records:

@@ -91,8 +91,8 @@ def choice_of(records: Sequence[Record], conditions: Conditions, warm: Mapping[i
     if not past:
         return None
     newest = like[0].tier.result
-    known = {node: found.seconds for node, found in estimates(like[:_SAMPLES], samples=_SAMPLES).items()}
     tests = [test.node_id for test in newest.tests] if newest is not None else []
+    known = {node: found.seconds for node, found in estimates(like[:_SAMPLES], samples=_SAMPLES, of=tests).items()}
     seconds = {node: known.get(node, 0.0) for node in tests}
     modes = [Mode(workers=count, warm=warm[count]) for count in sorted(warm)]
     told = [run.order for record in like if (run := record.tier.result) and run.workers > 1 and run.order is not None]

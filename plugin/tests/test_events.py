@@ -300,6 +300,21 @@ def test_a_process_that_dies_leaves_what_it_did_until_then(run_suite, place):
     assert not run.of("end")
 
 
+@pytest.mark.parametrize("how", ["pass", "raise KeyboardInterrupt"])
+def test_a_process_that_dies_after_its_tests_has_told_of_all_of_them(run_suite, how):
+    """A teardown in which nothing happened is told of with the test after it, and the last one has none."""
+    run = run_suite(
+        {
+            "conftest.py": "import os\ndef pytest_sessionfinish(): os._exit(9)",
+            "test_it.py": f"def test_a(): pass\ndef test_b(): pass\ndef test_c(): {how}",
+        }
+    )
+
+    assert run.code == 9
+    for name in ("test_a", "test_b"):
+        assert run.phases(name) == [(1, phase, "passed") for phase in (SETUP, CALL, TEARDOWN)]
+
+
 def test_an_internal_error_is_told(run_suite):
     run = run_suite(
         {"conftest.py": "def pytest_runtestloop(): raise LookupError('the plugin broke')", "test_it.py": OUTCOMES}

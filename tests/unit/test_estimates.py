@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from orchestrator.mind.drift import grown
 from orchestrator.mind.records import Record
-from orchestrator.mind.records.history import SAMPLES, Flakiness, estimates, failures, flakiness
+from orchestrator.mind.records.history import SAMPLES, Flakiness, estimates, failures, flakiness, last_outcomes
 from orchestrator.mind.records.sketches import Sketch, fold
 from orchestrator.words.results import Attempt, Ending, TestOutcome, TestResult
 from orchestrator.words.verdict import Verdict
@@ -72,6 +72,23 @@ def test_an_estimate_is_made_of_durations_that_nothing_cut_short(
     assert {name: (e.seconds, e.samples) for name, e in found.items()} == {
         name: (median(took[:SAMPLES]), min(len(took), SAMPLES)) for name, took in truth.items()
     }
+
+
+@given(histories(), st.sets(st.sampled_from([*NAMES, "never seen"])))
+def test_an_estimate_of_some_tests_is_that_of_all(
+    drawn: tuple[list[Record], dict[str, list[float]]], some: set[str]
+) -> None:
+    records, _ = drawn
+    everything = estimates(records)
+    assert estimates(records, of=some) == {name: everything[name] for name in everything if name in some}
+
+
+def test_the_last_outcome_of_a_test_is_that_of_the_newest_run_it_was_not_skipped_in() -> None:
+    first, second, third = NAMES[:3]
+    newest = past([1.0], tests=[result_of(first, 1.0), result_of(second, 0.0, TestOutcome.SKIPPED)])
+    older = past([1.0], tests=[result_of(name, 1.0, TestOutcome.FAILED) for name in (first, second, third)])
+    found = last_outcomes([*newest, *older], [first, second, "never seen"])
+    assert found == {first: TestOutcome.PASSED, second: TestOutcome.FAILED}
 
 
 @given(histories())

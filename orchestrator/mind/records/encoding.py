@@ -306,7 +306,7 @@ def decode(data: bytes, files: Mapping[str, bytes]) -> Record:
     if result is not None:
         deferred = _read_ids(document.deferred, files) if document.deferred else ()
         tests = _tests(document, files)
-        result = replace(result, tests=tests, coverage=coverage, deferred=tuple(deferred), machine=document.machine)
+        result = replace(result, tests=tests, coverage=coverage, deferred=deferred, machine=document.machine)
     tier = TierVerdict(
         plan=document.plan,
         result=result,
@@ -336,7 +336,7 @@ def decode(data: bytes, files: Mapping[str, bytes]) -> Record:
 
 
 def _tests(document: _Document, files: Mapping[str, bytes]) -> tuple[TestResult, ...]:
-    ids = _read_ids(document.list, files) if document.list else []
+    ids = _read_ids(document.list, files) if document.list else ()
     if not len(ids) == len(document.outcomes) == len(document.seconds):
         raise BrokenRecordError("its tests, their outcomes and their durations are not equally many")
     tests = list(map(_plain_test, ids, document.outcomes, document.seconds))
@@ -365,14 +365,24 @@ def _plain_test(node_id: str, letter: str, level: str) -> TestResult:
     return TestResult(node_id=node_id, outcome=outcome, seconds=seconds_of(level))
 
 
-def _read_ids(digest: str, files: Mapping[str, bytes]) -> list[str]:
+def _read_ids(digest: str, files: Mapping[str, bytes]) -> tuple[str, ...]:
     data = files.get(list_name(digest))
     if data is None:
         raise BrokenRecordError(f"its list of tests {digest} is not there")
-    ids = _parse(data)
-    if not isinstance(ids, list) or not all(isinstance(node_id, str) for node_id in ids):
+    ids = _strings(data)
+    if ids is None:
         raise BrokenRecordError(f"its list of tests {digest} is none")
     return ids
+
+
+@functools.lru_cache(maxsize=4)
+def _strings(data: bytes) -> tuple[str, ...] | None:
+    """An array of strings, which most records of a tier share, or None. Raises BrokenRecordError."""
+    try:
+        return msgspec.json.decode(data, type=tuple[str, ...])
+    except msgspec.MsgspecError:  # half of a surrogate pair, which Python's own takes, or a fault
+        ids = _parse(data)
+        return tuple(ids) if isinstance(ids, list) and all(isinstance(node_id, str) for node_id in ids) else None
 
 
 def _read_lines(data: bytes) -> tuple[Coverage, dict[str, str]]:

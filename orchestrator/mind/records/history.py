@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -74,27 +74,45 @@ def measured(record: Record) -> Iterator[TestResult]:
             yield test
 
 
-def estimates(records: Sequence[Record], *, samples: int = SAMPLES) -> dict[str, Estimate]:
-    """How long each test takes, by node id. ``records``: of one tier, newest first."""
-    seen: dict[str, list[float]] = {}
+def estimates(
+    records: Sequence[Record], *, samples: int = SAMPLES, of: Iterable[str] | None = None
+) -> dict[str, Estimate]:
+    """How long each test takes, by node id. ``records``: of one tier, newest first. ``of``: of these tests alone.
+
+    With ``of``, older records are left alone once there is nothing to learn from them.
+    """
+    seen: dict[str, list[float]] = {} if of is None else {node_id: [] for node_id in of}
+    lacking = len(seen)  # tests of ``of`` without enough samples
     for record in records:
+        if of is not None and not lacking:
+            break
         for test in measured(record):
-            durations = seen.setdefault(test.node_id, [])
+            durations = seen.get(test.node_id)
+            if durations is None:
+                if of is not None:
+                    continue
+                durations = seen[test.node_id] = []
             if len(durations) < samples:
                 durations.append(test.seconds)
+                lacking -= len(durations) == samples
     return {
         node_id: Estimate(seconds=statistics.median(durations), highest=max(durations), samples=len(durations))
         for node_id, durations in seen.items()
+        if durations
     }
 
 
-def last_outcomes(records: Sequence[Record]) -> dict[str, TestOutcome]:
-    """The newest outcome of each test that was executed or was running, by node id."""
+def last_outcomes(records: Sequence[Record], of: Iterable[str]) -> dict[str, TestOutcome]:
+    """The newest outcome of each of these tests that was executed or was running, by node id."""
     outcomes: dict[str, TestOutcome] = {}
+    wanted = set(of)
     for record in records:
+        if not wanted:
+            break
         for test in record.tier.result.tests if record.tier.result is not None else ():
-            if test.outcome is not TestOutcome.SKIPPED:
-                outcomes.setdefault(test.node_id, test.outcome)
+            if test.outcome is not TestOutcome.SKIPPED and test.node_id in wanted:
+                wanted.discard(test.node_id)
+                outcomes[test.node_id] = test.outcome
     return outcomes
 
 

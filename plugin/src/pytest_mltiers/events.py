@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mltiers import EVENTS_VARIABLE, EVENTS_VERSION, __version__
+from pytest_mltiers import EVENTS_VARIABLE, EVENTS_VERSION, __version__, junit
 from pytest_mltiers.cuda import cuda_use
 from pytest_mltiers.reports import describe, is_part, one_line, text_of
 from pytest_mltiers.stream import EventStream
@@ -24,8 +24,9 @@ _PHASES = frozenset(("setup", "call", "teardown"))
 
 _PASSED = {phase: f',"phase":"{phase}","outcome":"passed","seconds":' for phase in _PHASES}
 _HELD = 1_000
-"""Microseconds of a setup that is told of together with what comes next: a third of what the stream costs a short test.
-That the test began is told before it, and that is what is known of a process that dies in its call."""
+"""Microseconds of a setup, or of a teardown that another test follows at once, that is told of together with what comes
+next: half of what the stream costs a short test. That the test began is told before it, and that its call passed before
+its teardown: that is what is known of a process that dies in one of them."""
 
 _quoted = encode_basestring_ascii  # a string as JSON, in ASCII
 
@@ -79,6 +80,8 @@ class SessionEvents:
             xdist=self._workers() if controls or self.workerinput else 0,
             **({"randomly_seed": seed} if isinstance(seed, int) else {}),
         )
+        if self.workerinput is None:
+            junit.start(self.config)
         events = WorkerEvents(self) if controls else TestEvents(self)
         self.config.pluginmanager.register(events, "pytest_mltiers.events.session")
 
@@ -123,6 +126,7 @@ class TestEvents:
         self.stream = session.stream
         self.worker = session.worker
         self.root = str(session.config.rootpath)
+        self.alone = session.workerinput is None  # one of xdist's workers may wait long before its next test
         self.attempts: dict[str, int] = {}
         self.deselected = 0
         self.running = self.about = ""  # the running test, and what every line of it says
@@ -146,6 +150,11 @@ class TestEvents:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.session.write("collected", count=len(session.items), deselected=self.deselected)
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_runtestloop(self) -> Generator[None, None, None]:
+        yield
+        self.stream.flush()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -187,7 +196,7 @@ class TestEvents:
         if passed and nodeid == self.running and not report.longrepr and not hasattr(report, "wasxfail"):
             # What most lines say, without a dictionary and an encoder: it is there three times for every test.
             line = f'{{"event":"phase","time":{now}e-6,{self.about}{passed}{took:.0f}e-6}}\n'
-            if phase == "setup" and took < _HELD:
+            if took < _HELD and (phase == "setup" or (phase == "teardown" and self.alone)):
                 self.stream.hold(line)
             else:
                 self.stream.append(line)

@@ -89,6 +89,11 @@ class EventStream:
         if not self._off:
             self._held += line
 
+    def flush(self) -> None:
+        """Appends what is held, now."""
+        if self._held:
+            self.append("")
+
     def stop(self, reason: str) -> None:
         """Turns the stream off and says why, once."""
         if not self._off:
@@ -98,8 +103,7 @@ class EventStream:
 
     def close(self) -> None:
         """Turns the stream off without a word."""
-        if self._held:
-            self.append("")
+        self.flush()
         self._off = True
         if self._is_ours(self._fd):
             self._close(self._fd)
