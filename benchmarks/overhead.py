@@ -51,11 +51,13 @@ def by_hand(folder: Path, env: dict[str, str]) -> tuple[list[str], dict[str, str
     return command, {**env, **tier["env"], "COVERAGE_FILE": str(out / ".coverage")}
 
 
-def small_project(folder: Path) -> None:
-    """Ten files of twenty tests that import nothing, in a repository."""
+def small_project(folder: Path, each: int) -> None:
+    """Ten files of so many tests that import nothing, in a repository."""
     (folder / "tests").mkdir()
     (folder / "ml-tiers.yml").write_text("version: 1\ntiers:\n  unit: {paths: [tests], when: [push], budget: 2m}\n")
-    text = "import pytest\n\n@pytest.mark.parametrize('n', range(20))\ndef test_adds(n):\n    assert n + n == 2 * n\n"
+    text = (
+        f"import pytest\n\n@pytest.mark.parametrize('n', range({each}))\ndef test_adds(n):\n    assert n + n == 2 * n\n"
+    )
     for number in range(10):
         (folder / "tests" / f"test_{number}.py").write_text(text)
     who = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
@@ -104,11 +106,13 @@ def main() -> None:
             if turn:  # the first fills caches
                 times[name].append(taken)
     example = compare(EXAMPLE, env, pairs)
-    with tempfile.TemporaryDirectory() as name:
-        small_project(Path(name))
-        for _ in range(2):  # of which the plan knows
-            seconds([*MLTIERS, "run", "unit"], env, Path(name))
-        nothing = compare(Path(name), env, 3 * pairs)
+    nothing = {}
+    for each, rounds in ((20, 3 * pairs), (500, pairs)):
+        with tempfile.TemporaryDirectory() as name:
+            small_project(Path(name), each)
+            for _ in range(2):  # of which the plan knows
+                seconds([*MLTIERS, "run", "unit"], env, Path(name))
+            nothing[f"{10 * each:,} tests that import nothing"] = compare(Path(name), env, rounds)
     lines = [
         "# What the command costs beside its work",
         "",
@@ -124,7 +128,7 @@ def main() -> None:
                                ("mltiers plan --event push", "< 0.35 s"))
         ),
         *rows("the example's `unit` tier", *example),
-        *rows("200 tests that import nothing", *nothing),
+        *(row for name, found in nothing.items() for row in rows(name, *found)),
     ]  # fmt: skip
     Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

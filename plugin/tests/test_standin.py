@@ -36,12 +36,12 @@ TRAINS = """
 """
 
 
-def python(text: str, *, begin: str = "import torch, standin\nassert standin.stand_in()\n") -> str:
+def python(text: str, *, begin: str = "import torch, standin\nassert standin.stand_in()\n", timeout: int = 120) -> str:
     """What a Python prints that has imported torch and has the stand-in."""
     done = subprocess.run(
         [sys.executable, "-c", begin + textwrap.dedent(TRAINS) + textwrap.dedent(text)],
         env={**os.environ, "PYTHONPATH": str(WARM)},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -76,6 +76,8 @@ ASKS = (
     "import torch._dynamo.config as found; assert found is sys.modules['torch._dynamo'].config",
     "from torch._dynamo import eval_frame as found; assert found is sys.modules['torch._dynamo.eval_frame']",
     "import torch._dynamo.utils; found = torch._dynamo.utils; assert found is sys.modules['torch._dynamo.utils']",
+    "import torch._dynamo.pgo",  # registers itself, once
+    "from torch.distributed.tensor.parallel.fsdp import DTensorExtensions",  # which cannot be imported without it
     "found = torch.fx.experimental.symbolic_shapes; assert found.ShapeEnv",
     "assert torch.distributed.tensor.DTensor",
     "assert 'reset' in dir(torch._dynamo)",
@@ -98,6 +100,73 @@ def test_whoever_asks_for_more_has_the_real_one():
             os.wait()
     """)
     assert told.splitlines() == [f"{number} True True" for number in range(len(ASKS))]
+
+
+def test_torch_imports_its_own_parts_without_it():
+    """`assert_close` imports `torch.distributed.tensor`, and that is half there when its parts ask for each other."""
+    told = python("""
+        net, _ = train()
+        torch.testing.assert_close(net.weight, net.weight.clone())
+        print("torch.distributed.tensor" in sys.modules, real())
+        print(hasattr(torch.distributed.tensor, "DTensor"), real())
+    """)
+    assert told.split() == ["True", "False"] * 2
+
+
+def test_a_part_that_is_asked_for_is_executed_once():
+    told = python("""
+        import os
+        train()
+        for name in ("exc", "utils", "config", "pgo", "variables", "variables.base"):
+            if os.fork() == 0:
+                ran = []
+                sys.addaudithook(lambda event, args: event == "exec" and ran.append(args[0].co_filename))
+                found = __import__(f"torch._dynamo.{name}", fromlist=["x"])
+                print(name, ran.count(found.__file__), found is sys.modules[f"torch._dynamo.{name}"], flush=True)
+                os._exit(0)
+            os.wait()
+    """)
+    assert [line.split()[1:] for line in told.splitlines()] == [["1", "True"]] * 6
+
+
+@pytest.mark.campaign
+def test_every_part_is_imported_after_an_optimiser_as_if_the_real_one_had_been(tmp_path):
+    text = """
+        import importlib, json, os
+        {begin}
+        train()
+        outcomes = {{}}
+        for name in json.load(open({names!r})):
+            read, write = os.pipe()
+            if os.fork() == 0:
+                try:
+                    importlib.import_module(name)
+                    told = "imported"
+                except BaseException as error:
+                    told = f"{{type(error).__name__}}: {{error}}"[:1000]
+                os.write(write, told.encode())
+                os._exit(0)
+            os.close(write)
+            with open(read) as stream:
+                outcomes[name] = stream.read()
+            os.wait()
+        json.dump(outcomes, open({out!r}, "w"))
+    """
+    names, out = tmp_path / "names.json", tmp_path / "outcomes.json"
+    python(f"""
+        import json
+        before = set(sys.modules)
+        import torch._dynamo
+        json.dump([name for name in sys.modules if name.startswith("torch.") and name not in before],
+                  open({str(names)!r}, "w"))
+    """, begin="")  # fmt: skip
+    found = []
+    for ours in (True, False):
+        begin = "import standin; standin.stand_in()" if ours else "pass"
+        python(text.format(begin=begin, names=str(names), out=str(out)), begin="import torch\n", timeout=1800)
+        found.append(json.loads(out.read_text()))
+    assert len(found[0]) > 200
+    assert found[0] == found[1]
 
 
 def test_its_parts_are_loaded_once_and_are_where_they_would_be():
@@ -217,6 +286,10 @@ SUITE = """
         net(torch.ones(1, 2)).sum().backward()
         optimizer.step()
 
+    def test_close():
+        net = nn.Linear(2, 2)
+        step(net)
+        torch.testing.assert_close(net(torch.ones(1, 2)), net(torch.ones(1, 2)))
     def test_learns(): step(nn.Linear(2, 2))
     def test_refused():
         with pytest.raises(ValueError, match="empty parameter list"):
@@ -262,4 +335,4 @@ def test_a_suite_ends_as_it_does_on_plain_workers(tmp_path):
     assert json.loads(report.read_text())["warm"]
     assert lines[0] == lines[1]
     assert [line.split("::")[1].split()[0] for line in lines[0] if line.startswith("FAILED")] == ["test_fails"]
-    assert len(lines[0]) == 8
+    assert len(lines[0]) == 9

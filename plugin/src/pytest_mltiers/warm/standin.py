@@ -113,6 +113,15 @@ class StandIn(ModuleType):
                 setattr(function, _CACHE, real.disable(function, *args, **kwargs))
         return real
 
+    def is_due(self) -> bool:
+        """Whether torch would have imported the real one by now, and doing so may be made up for: not while a part of
+        torch is being imported, of which the real one's import would find the half.
+        """
+        if not self.used or sys.modules.get(NAME) is not self:
+            return False
+        specs = [getattr(module, "__spec__", None) for name, module in [*sys.modules.items()] if _is_of_torch(name)]
+        return not any(getattr(spec, "_initializing", False) for spec in specs)
+
     def complete(self, package: ModuleType) -> None:
         """Have a package of torch find the parts that the real one's import would have brought it, from when torch
         would have imported that: nobody imports ``torch.fx.experimental.symbolic_shapes`` who finds it there anyway.
@@ -120,8 +129,8 @@ class StandIn(ModuleType):
 
         def __getattr__(name: str) -> Any:  # noqa: N807
             asked_by = sys._getframe(1).f_globals.get("__name__")  # `from … import` looks before it imports
-            waits = self.used and sys.modules.get(NAME) is self and asked_by != "importlib._bootstrap"
-            if waits and not name.startswith("__") and _is_part(package, name):
+            looked_up = asked_by != "importlib._bootstrap" and not name.startswith("__")
+            if looked_up and self.is_due() and _is_part(package, name):
                 self.replace()
                 if name in vars(package):
                     return vars(package)[name]
@@ -146,18 +155,27 @@ class StandIn(ModuleType):
 
 
 class _Parts:
-    """A finder of the modules in ``torch._dynamo``: whoever imports one of them imports the real one first."""
+    """A finder of the modules in ``torch._dynamo``: whoever imports one of them imports the real one first.
+
+    So does whoever imports another part of torch that is not there yet, once torch would have imported the real one:
+    some cannot be imported without it. Torch itself, which imports parts of itself when they are first used
+    (``assert_close`` does), copes with either.
+    """
 
     def __init__(self, module: StandIn) -> None:
         self._module = module
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """As the import system asks for it."""
-        if not name.startswith(f"{NAME}."):
+        if not _is_of_torch(name):
             return None
-        self._module.replace()
-        found = sys.modules.get(name)
-        return None if found is None else ModuleSpec(name, _ThereAlready(found))  # type: ignore[arg-type]
+        if name.startswith(f"{NAME}.") or (not _asked_by_torch() and self._module.is_due()):
+            self._module.replace()
+            # Out of sys.modules for as long as the import system looks at what it has found: it would take the spec
+            # of the module that is there, and execute that once more.
+            found = sys.modules.pop(name, None)
+            return None if found is None else ModuleSpec(name, _ThereAlready(found))  # type: ignore[arg-type]
+        return None
 
 
 class _ThereAlready:
@@ -171,8 +189,26 @@ class _ThereAlready:
         return self._module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec
+        vars(module)["__spec__"] = self._spec  # torch's modules of settings have no attribute set that they do not know
+
+
+def _is_of_torch(name: str) -> bool:
+    return name == "torch" or name.startswith("torch.")
+
+
+def _asked_by_torch() -> bool:
+    """Whether it is torch that imports something."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if name != __name__ and name.partition(".")[0] != "importlib":
+            return _is_of_torch(name)
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def _is_part(package: ModuleType, name: str) -> bool:
-    return PathFinder.find_spec(f"{package.__name__}.{name}", package.__path__) is not None
+    whole = f"{package.__name__}.{name}"
+    if whole in sys.modules:  # it is being imported: whoever imports it finds it there
+        return False
+    return PathFinder.find_spec(whole, package.__path__) is not None
