@@ -76,6 +76,7 @@ ASKS = (
     "import torch._dynamo.config as found; assert found is sys.modules['torch._dynamo'].config",
     "from torch._dynamo import eval_frame as found; assert found is sys.modules['torch._dynamo.eval_frame']",
     "import torch._dynamo.utils; found = torch._dynamo.utils; assert found is sys.modules['torch._dynamo.utils']",
+    "import importlib.util; assert importlib.util.find_spec('torch._dynamo.variables.base')",  # imports its package
     "import torch._dynamo.pgo",  # registers itself, once
     "from torch.distributed.tensor.parallel.fsdp import DTensorExtensions",  # which cannot be imported without it
     "found = torch.fx.experimental.symbolic_shapes; assert found.ShapeEnv",
@@ -127,6 +128,21 @@ def test_a_part_that_is_asked_for_is_executed_once():
             os.wait()
     """)
     assert [line.split()[1:] for line in told.splitlines()] == [["1", "True"]] * 6
+
+
+def test_whoever_only_looks_for_a_part_imports_nothing():
+    told = python("""
+        import importlib.util
+        train()
+        names = ("torch._dynamo.utils", "torch.distributed.tensor")
+        found = [importlib.util.find_spec(name).name for name in names]
+        print(*found, real(), *(name in sys.modules for name in names))
+        ran = []
+        sys.addaudithook(lambda event, args: event == "exec" and ran.append(args[0].co_filename))
+        import torch._dynamo.utils as utils
+        print(ran.count(utils.__file__), utils.__spec__.origin == utils.__file__, utils is torch._dynamo.utils)
+    """)
+    assert told.splitlines() == ["torch._dynamo.utils torch.distributed.tensor False False False", "1 True True"]
 
 
 @pytest.mark.campaign

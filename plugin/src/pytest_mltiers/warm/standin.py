@@ -23,6 +23,7 @@ NAME = "torch._dynamo"
 WRAPPER = "torch._compile"  # what calls `disable` for torch's own functions
 READ = (WRAPPER, "torch.optim.optimizer")
 KNOWN = {"disable", "graph_break"}
+LOOKS = "importlib.util"  # whose `find_spec` asks what there is, and imports no more than its package
 _ASKED = re.compile(r"^[^#\n\"'`]*torch\._dynamo\.(\w+)|^\s*(from torch\._dynamo\b.*)", re.MULTILINE)
 _CACHE = "__dynamo_disable"
 """Where ``torch._compile`` keeps what ``disable`` has given it, an attribute of the function."""
@@ -119,7 +120,8 @@ class StandIn(ModuleType):
         """
         if not self.used or sys.modules.get(NAME) is not self:
             return False
-        specs = [getattr(module, "__spec__", None) for name, module in [*sys.modules.items()] if _is_of_torch(name)]
+        modules = [module for name, module in [*sys.modules.items()] if _is_of_torch(name)]
+        specs = [getattr(module, "__dict__", {}).get("__spec__") for module in modules]
         return not any(getattr(spec, "_initializing", False) for spec in specs)
 
     def complete(self, package: ModuleType) -> None:
@@ -169,13 +171,20 @@ class _Parts:
         """As the import system asks for it."""
         if not _is_of_torch(name):
             return None
-        if name.startswith(f"{NAME}.") or (not _asked_by_torch() and self._module.is_due()):
-            self._module.replace()
-            # Out of sys.modules for as long as the import system looks at what it has found: it would take the spec
-            # of the module that is there, and execute that once more.
-            found = sys.modules.pop(name, None)
-            return None if found is None else ModuleSpec(name, _ThereAlready(found))  # type: ignore[arg-type]
-        return None
+        if sys._getframe(2).f_globals.get("__name__") == LOOKS:
+            return None
+        asked_by = _asked_by()
+        if not name.startswith(f"{NAME}.") and (_is_of_torch(asked_by) or not self._module.is_due()):
+            return None
+        self._module.replace()
+        found = sys.modules.get(name)
+        if found is None:
+            return None
+        # Of a module that is there the import system takes the module's own spec, and executes that: once more, were it
+        # not this one until then.
+        spec = ModuleSpec(name, _ThereAlready(found))  # type: ignore[arg-type]
+        vars(found)["__spec__"] = spec
+        return spec
 
 
 class _ThereAlready:
@@ -196,15 +205,15 @@ def _is_of_torch(name: str) -> bool:
     return name == "torch" or name.startswith("torch.")
 
 
-def _asked_by_torch() -> bool:
-    """Whether it is torch that imports something."""
+def _asked_by() -> str:
+    """The name of the module that imports something."""
     frame = sys._getframe(1)
     while frame is not None:
         name = str(frame.f_globals.get("__name__"))
         if name != __name__ and name.partition(".")[0] != "importlib":
-            return _is_of_torch(name)
+            return name
         frame = frame.f_back  # type: ignore[assignment]
-    return False
+    return ""
 
 
 def _is_part(package: ModuleType, name: str) -> bool:
